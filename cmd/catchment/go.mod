@@ -1,0 +1,3 @@
+module github.com/catchment-dev/catchment/cmd/catchment
+
+go 1.26.0

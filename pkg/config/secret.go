@@ -1,0 +1,45 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+)
+
+// Secret is a text that cannot print itself: every formatting verb, JSON, YAML and slog show [redacted]
+// (or nothing at all when it is empty). Only Reveal returns the text.
+type Secret struct{ text string }
+
+// NewSecret wraps text.
+func NewSecret(text string) Secret { return Secret{text} }
+
+// Reveal returns the secret text. Its callers are the places where secrets may leave the process's memory.
+func (s Secret) Reveal() string { return s.text }
+
+// Empty says whether there is no text.
+func (s Secret) Empty() bool { return s.text == "" }
+
+const redacted = "[redacted]"
+
+// String returns "[redacted]", or "" for the empty secret.
+func (s Secret) String() string {
+	if s.text == "" {
+		return ""
+	}
+	return redacted
+}
+
+// GoString keeps %#v from looking inside.
+func (s Secret) GoString() string { return "config.Secret(" + s.String() + ")" }
+
+// Format covers every verb, also the ones for which fmt would look into the struct.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// MarshalText covers YAML and text encoders.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalJSON covers JSON.
+func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// LogValue covers slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

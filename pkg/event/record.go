@@ -1,0 +1,214 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Version is the record format that Encode writes. Headers may be added within a version; a change of meaning
+// takes a new one.
+const Version = "1"
+
+// The record's headers: the CloudEvents 1.0 Kafka binding in binary mode, W3C trace context, and our own.
+const (
+	headerSpecVersion = "ce_specversion"
+	headerID          = "ce_id"
+	headerSource      = "ce_source"
+	headerType        = "ce_type"
+	headerTime        = "ce_time"
+	headerContentType = "content-type"
+	headerTraceParent = "traceparent"
+	headerTraceState  = "tracestate"
+	headerVersion     = "catchment_version"
+	headerDeliveryID  = "catchment_delivery_id"
+	headerProvider    = "catchment_provider"
+	headerReceivedAt  = "catchment_received_at"
+	headerSecretID    = "catchment_secret_id"
+	headerRemoteAddr  = "catchment_remote_addr"
+	headerMethod      = "catchment_method"
+	headerPath        = "catchment_path"
+	headerQuery       = "catchment_query"
+	headerSignedURL   = "catchment_signed_url"
+	headerVerdict     = "catchment_verdict"
+
+	prefixHTTP   = "http_"
+	prefixSource = "/webhooks/"
+	specVersion  = "1.0"
+
+	// typeUnknown stands in ce_type for an event without a type, since CloudEvents wants a text there;
+	// the flag says that it is not the provider's.
+	typeUnknown = "unknown"
+)
+
+// ErrNotADelivery is wrapped by every error of Decode.
+var ErrNotADelivery = errors.New("record is not a delivery")
+
+// Encode returns the record of d, without a topic. The record's value is d.Body itself, not a copy: it must
+// stay untouched until the record's promise has fired.
+func Encode(d *Delivery) *kgo.Record {
+	hs := make([]kgo.RecordHeader, 0, 20+len(d.Headers))
+	add := func(k, v string) { hs = append(hs, kgo.RecordHeader{Key: k, Value: []byte(v)}) }
+	typ, verdict := d.Type, d.Verdict
+	if typ == "" {
+		typ = typeUnknown
+		if !verdict.Has(FlagNoType) {
+			verdict = verdict.With(FlagNoType)
+		}
+	}
+	add(headerSpecVersion, specVersion)
+	add(headerID, d.ID)
+	add(headerSource, prefixSource+d.Source)
+	add(headerType, typ)
+	if !d.Time.IsZero() {
+		add(headerTime, formatTime(d.Time))
+	}
+	if d.ContentType != "" {
+		add(headerContentType, d.ContentType)
+	}
+	if d.TraceParent != "" {
+		add(headerTraceParent, d.TraceParent)
+	}
+	if d.TraceState != "" {
+		add(headerTraceState, d.TraceState)
+	}
+	add(headerVersion, Version)
+	add(headerDeliveryID, d.DeliveryID)
+	add(headerProvider, d.Provider)
+	add(headerReceivedAt, formatTime(d.ReceivedAt))
+	add(headerSecretID, d.SecretID)
+	add(headerRemoteAddr, d.RemoteAddr)
+	add(headerMethod, d.Method)
+	add(headerPath, d.Path)
+	add(headerQuery, d.Query)
+	add(headerSignedURL, d.SignedURL)
+	add(headerVerdict, string(verdict))
+	for _, h := range d.Headers {
+		add(prefixHTTP+h.Name, h.Value)
+	}
+	return &kgo.Record{Key: []byte(d.ID), Value: d.Body, Headers: hs}
+}
+
+// Decode reads a record that Encode wrote. The delivery's body is the record's value itself. The error wraps
+// ErrNotADelivery and names the header that is missing, doubled or malformed.
+func Decode(r *kgo.Record) (*Delivery, error) {
+	d := &Delivery{Body: r.Value}
+	seen := make(map[string]bool, 20)
+	for i := range r.Headers {
+		k, v := r.Headers[i].Key, string(r.Headers[i].Value)
+		if name, ok := strings.CutPrefix(k, prefixHTTP); ok {
+			d.Headers = append(d.Headers, Header{name, v})
+			continue
+		}
+		if seen[k] {
+			return nil, fmt.Errorf("%w: header %s is there twice", ErrNotADelivery, k)
+		}
+		known, err := d.set(k, v)
+		if err != nil {
+			return nil, fmt.Errorf("%w: header %s: %w", ErrNotADelivery, k, err)
+		}
+		seen[k] = known // an unknown header may be there any number of times: it is not ours
+	}
+	for _, k := range [...]string{headerSpecVersion, headerID, headerSource, headerType, headerVersion, headerDeliveryID, headerReceivedAt} {
+		if !seen[k] {
+			return nil, fmt.Errorf("%w: header %s is missing", ErrNotADelivery, k)
+		}
+	}
+	if string(r.Key) != d.ID {
+		return nil, fmt.Errorf("%w: the key is not the value of header %s", ErrNotADelivery, headerID)
+	}
+	if d.Verdict.Has(FlagNoType) {
+		d.Type = ""
+	}
+	return d, nil
+}
+
+// set takes one header and says whether it is part of the format.
+func (d *Delivery) set(k, v string) (known bool, err error) {
+	switch k {
+	case headerSpecVersion:
+		if v != specVersion {
+			err = fmt.Errorf("expected %q, found %.20q", specVersion, v)
+		}
+	case headerVersion:
+		if v != Version {
+			err = fmt.Errorf("expected %q, found %.20q: written by another release", Version, v)
+		}
+	case headerID:
+		d.ID, err = v, notEmpty(v)
+	case headerSource:
+		name, ok := strings.CutPrefix(v, prefixSource)
+		if !ok || name == "" {
+			err = fmt.Errorf("expected %s{source}, found %.80q", prefixSource, v)
+		}
+		d.Source = name
+	case headerType:
+		d.Type, err = v, notEmpty(v)
+	case headerTime:
+		d.Time, err = parseTime(v)
+	case headerReceivedAt:
+		d.ReceivedAt, err = parseTime(v)
+	case headerDeliveryID:
+		d.DeliveryID = v
+		if e := uuid.Validate(v); e != nil || len(v) != 36 {
+			err = fmt.Errorf("expected a UUID, found %.50q", v)
+		}
+	case headerContentType:
+		d.ContentType = v
+	case headerTraceParent:
+		d.TraceParent = v
+	case headerTraceState:
+		d.TraceState = v
+	case headerProvider:
+		d.Provider = v
+	case headerSecretID:
+		d.SecretID = v
+	case headerRemoteAddr:
+		d.RemoteAddr = v
+	case headerMethod:
+		d.Method = v
+	case headerPath:
+		d.Path = v
+	case headerQuery:
+		d.Query = v
+	case headerSignedURL:
+		d.SignedURL = v
+	case headerVerdict:
+		d.Verdict = Verdict(v)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func notEmpty(v string) error {
+	if v == "" {
+		return errors.New("is empty")
+	}
+	return nil
+}
+
+// Times keep nanoseconds and end in Z, in years 0 to 9999 as RFC 3339 wants them.
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+func parseTime(v string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, v)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("expected an RFC 3339 time, found %.50q", v)
+	}
+	return t.UTC(), nil
+}
+
+// Event returns the one event of a delivery that is not split, with its record's place.
+func (d *Delivery) Event(p Position) Event {
+	return Event{
+		Source: d.Source, Provider: d.Provider, ID: d.ID, Type: d.Type,
+		Time: d.Time, ReceivedAt: d.ReceivedAt,
+		DeliveryID: d.DeliveryID, SecretID: d.SecretID, ContentType: d.ContentType,
+		Headers: d.HeaderMap(), Body: d.Body, Position: p,
+	}
+}

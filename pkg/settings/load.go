@@ -1,0 +1,203 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/provider"
+)
+
+// Section is a top-level key of the file.
+type Section string
+
+// The sections that a program may need.
+const (
+	NeedKafka      Section = "kafka"
+	NeedPostgres   Section = "postgres"
+	NeedArchive    Section = "archive"
+	NeedIngress    Section = "ingress"
+	NeedProcessor  Section = "processor"
+	NeedArchiver   Section = "archiver"
+	NeedTelemetry  Section = "telemetry"
+	NeedSources    Section = "sources"
+	NeedOperations Section = "operations"
+)
+
+// Everything is what catchment up and config check need.
+var Everything = []Section{NeedKafka, NeedPostgres, NeedArchive, NeedIngress, NeedProcessor, NeedArchiver, NeedTelemetry, NeedSources, NeedOperations}
+
+// MaxBody is the largest body that any source may allow: GitHub's and GitLab's cap, 25 MB.
+const MaxBody config.Size = 25e6
+
+// Load reads catchment.yaml. The shape of the whole file is checked; variables and secret files are resolved,
+// and required keys demanded, in the needed sections only. The error is config.Errors, or that of reading the file.
+func Load(path string, need ...Section) (*File, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(path, data, need...)
+}
+
+// Parse is Load for data that has been read already; relative paths start at the folder of path.
+func Parse(path string, data []byte, need ...Section) (*File, error) {
+	f := &File{}
+	ix, err := config.Parse(path, data, f, config.Options{
+		EnvPrefix: "CATCHMENT",
+		Resolve:   func(s string) bool { return slices.Contains(need, Section(s)) },
+	})
+	var errs config.Errors
+	if err != nil && !errors.As(err, &errs) {
+		return nil, err
+	}
+	if ix == nil { // not YAML at all
+		return nil, errs
+	}
+	f.Index = ix
+	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("folder of %s: %w", path, err)
+	}
+	errs = append(errs, f.check(need)...)
+	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Errorf makes an error about the value at path, with its file, line and column.
+func (f *File) Errorf(path, format string, args ...any) config.Error {
+	return f.Index.Errorf(path, format, args...)
+}
+
+// Abs makes a path that stands in the file absolute.
+func (f *File) Abs(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(f.Dir, path)
+}
+
+// Names go into URLs, metric labels and file names.
+var reName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+func (f *File) check(need []Section) (errs config.Errors) {
+	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
+	for _, name := range slices.Sorted(maps.Keys(f.Sources)) {
+		s, path := f.Sources[name], "sources."+name
+		if !reName.MatchString(name) {
+			add(path, "expected a name of a-z, 0-9, '.', '_' and '-' that begins with a letter or digit, 63 characters at most")
+		}
+		if s.MaxBody > MaxBody {
+			add(path+".max_body", "expected at most 25MB")
+		}
+		if slices.Contains(need, NeedSources) && s.Provider != "" {
+			_, es := f.OpenSource(name)
+			errs = append(errs, es...)
+		}
+	}
+	if f.Ingress.MaxBody > MaxBody {
+		add("ingress.max_body", "expected at most 25MB")
+	}
+	seen := map[string]bool{}
+	for i, op := range f.Operations {
+		path := fmt.Sprintf("operations[%d]", i)
+		if op.Name != "" && !reName.MatchString(op.Name) {
+			add(path+".name", "expected a name of a-z, 0-9, '.', '_' and '-' that begins with a letter or digit, 63 characters at most")
+		}
+		if seen[op.Name] {
+			add(path+".name", "there is another operation named %q: expected names that differ", op.Name)
+		}
+		seen[op.Name] = true
+		if _, ok := f.Sources[op.On.Source]; !ok && op.On.Source != "" {
+			add(path+".on.source", "unknown source %q: expected one of %s", op.On.Source, strings.Join(slices.Sorted(maps.Keys(f.Sources)), ", "))
+		}
+		for j, typ := range op.On.Types {
+			if i := strings.IndexByte(typ, '*'); typ == "" || i >= 0 && i != len(typ)-1 {
+				add(fmt.Sprintf("%s.on.types[%d]", path, j), "expected an event type, which may end in *, found %q", typ)
+			}
+		}
+		if op.Guard != "" && op.Version == "" {
+			add(path+".guard", "a guard needs a version: expected the key version beside it")
+		}
+		if op.Version != "" && op.Entity == "" {
+			add(path+".version", "a version needs an entity: expected the key entity beside it")
+		}
+	}
+	return errs
+}
+
+// OpenSource opens the scheme of a source. The errors name the keys that are wrong.
+func (f *File) OpenSource(name string) (*provider.Source, config.Errors) {
+	s, path := f.Sources[name], "sources."+name
+	cfg := provider.Config{
+		Source: name, Provider: s.Provider, Options: s.Options, HMAC: s.HMAC,
+		EventID: s.EventID, EventType: s.EventType, PublicURL: s.PublicURL,
+	}
+	var errs config.Errors
+	for i, spec := range s.Secrets {
+		text, err := f.secretText(spec)
+		if err != nil {
+			errs = append(errs, f.Errorf(fmt.Sprintf("%s.secrets[%d]", path, i), "%v", err))
+			continue
+		}
+		cfg.Secrets = append(cfg.Secrets, provider.Secret{ID: spec.ID, Text: text, NotBefore: spec.NotBefore, NotAfter: spec.NotAfter})
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	src, err := provider.New(cfg)
+	for _, e := range flatten(err) {
+		key := ""
+		var ce *provider.ConfigError
+		if errors.As(e, &ce) {
+			key, e = "."+ce.Key, ce.Err
+		}
+		errs = append(errs, f.Errorf(path+key, "%v", e))
+	}
+	return src, errs
+}
+
+func (f *File) secretText(s SecretSpec) (string, error) {
+	switch {
+	case s.File == "" && s.Value.Empty():
+		return "", errors.New("expected a secret: a text, or a mapping with value or file")
+	case s.File != "" && !s.Value.Empty():
+		return "", errors.New("expected either value or file, found both")
+	case s.File == "":
+		return s.Value.Reveal(), nil
+	}
+	data, err := os.ReadFile(f.Abs(strings.TrimPrefix(s.File, "file:")))
+	if err != nil {
+		return "", fmt.Errorf("expected a readable file with the secret: %w", err)
+	}
+	text := strings.TrimRight(string(data), "\r\n")
+	if text == "" {
+		return "", fmt.Errorf("expected a secret in %s, found an empty file", s.File)
+	}
+	return text, nil
+}
+
+// flatten returns the errors that errors.Join put together.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return []error{err}
+}
+
+// Schema returns the JSON Schema of catchment.yaml.
+func Schema() map[string]any {
+	return config.Schema(reflect.TypeFor[File](), "https://catchment.dev/schemas/config.schema.json", "catchment.yaml")
+}

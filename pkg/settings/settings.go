@@ -1,0 +1,177 @@
+// Package settings is the format of catchment.yaml. A file comes in and its typed sections go out, with the
+// place of every value, so that whoever finds a value wrong can say where it stands. It never opens a connection.
+package settings
+
+import (
+	"time"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/provider"
+)
+
+// File is catchment.yaml. All programs read the same file; each resolves only the sections that it needs.
+type File struct {
+	Kafka      Kafka             `yaml:"kafka" doc:"the Kafka cluster between the services"`
+	Postgres   Postgres          `yaml:"postgres" doc:"the database that holds events, results and the users' own tables"`
+	Archive    Archive           `yaml:"archive" doc:"where the raw event log is kept"`
+	Ingress    Ingress           `yaml:"ingress" doc:"the service that takes webhooks in"`
+	Processor  Processor         `yaml:"processor" doc:"the service that runs operations"`
+	Archiver   Archiver          `yaml:"archiver" doc:"the service that writes the archive"`
+	Telemetry  Telemetry         `yaml:"telemetry" doc:"logs, metrics, traces"`
+	Sources    map[string]Source `yaml:"sources" doc:"the endpoints: /webhooks/{name}"`
+	Operations []Operation       `yaml:"operations" doc:"what is done for an event"`
+
+	Index *config.Index `yaml:"-"` // where each value stands
+	Dir   string        `yaml:"-"` // the file's folder: relative paths start here
+}
+
+// Kafka says how to reach the cluster and what the topic must be like.
+type Kafka struct {
+	Brokers           []string      `yaml:"brokers" required:"true" doc:"host:port of some brokers"`
+	Topic             string        `yaml:"topic" default:"catchment.events" doc:"the topic of all deliveries"`
+	CreateTopic       bool          `yaml:"create_topic" default:"true" doc:"create the topic when it does not exist"`
+	Partitions        int           `yaml:"partitions" default:"12" doc:"partitions of a created topic"`
+	ReplicationFactor int           `yaml:"replication_factor" default:"3" doc:"replicas of a created topic"`
+	MinInsyncReplicas int           `yaml:"min_insync_replicas" default:"2" doc:"min.insync.replicas of a created topic"`
+	Retention         time.Duration `yaml:"retention" default:"7d" doc:"retention of a created topic; the longest outage that loses nothing"`
+	Accept            []string      `yaml:"accept" enum:"replication-factor,min-insync-replicas,unclean-leader-election,cleanup-policy,timestamp-type,retention,max-message-bytes" doc:"preflight checks that are waived: the promises that rest on them are then not kept"`
+	TLS               *TLS          `yaml:"tls" doc:"TLS to the brokers"`
+	SASL              *SASL         `yaml:"sasl" doc:"authentication to the brokers"`
+	Embedded          bool          `yaml:"embedded" doc:"catchment up runs a broker of its own: one node, not replicated"`
+}
+
+// TLS says whom to trust and who we are.
+type TLS struct {
+	CAFile     string `yaml:"ca_file" doc:"PEM bundle; empty: the system's roots"`
+	CertFile   string `yaml:"cert_file" doc:"client certificate, PEM"`
+	KeyFile    string `yaml:"key_file" doc:"client key, PEM"`
+	ServerName string `yaml:"server_name" doc:"name to expect in the server's certificate; empty: the host's"`
+}
+
+// SASL is a user name and a password.
+type SASL struct {
+	Mechanism string        `yaml:"mechanism" required:"true" enum:"plain,scram-sha-256,scram-sha-512" doc:"how to authenticate"`
+	Username  string        `yaml:"username" required:"true" doc:"user name"`
+	Password  config.Secret `yaml:"password" required:"true" doc:"password, or file:PATH"`
+}
+
+// Postgres says how to reach the database.
+type Postgres struct {
+	URL          config.Secret `yaml:"url" required:"true" doc:"connection URL; may go through PgBouncer in transaction mode"`
+	MigrateURL   config.Secret `yaml:"migrate_url" doc:"connection URL for migrations, straight to the database; empty: url"`
+	PasswordFile string        `yaml:"password_file" doc:"file with the password, read at each connect"`
+	Prepared     string        `yaml:"prepared" default:"auto" enum:"auto,on,off" doc:"prepared statements; off behind an old PgBouncer"`
+	MaxConns     int           `yaml:"max_conns" default:"10" doc:"connections of each service at most"`
+	Embedded     bool          `yaml:"embedded" doc:"catchment up runs a Postgres of its own"`
+}
+
+// Archive says where segments go.
+type Archive struct {
+	URL           string        `yaml:"url" required:"true" doc:"file:///path or s3://bucket/prefix?region=…&endpoint=…"`
+	CheckpointKey config.Secret `yaml:"checkpoint_key" doc:"Ed25519 signer key in the form of a C2SP signed note, or file:PATH; empty: checkpoints are not signed"`
+}
+
+// Ingress configures the HTTP service.
+type Ingress struct {
+	Listen            string        `yaml:"listen" default:":8080" doc:"address of the webhook endpoints"`
+	OpsListen         string        `yaml:"ops_listen" default:"127.0.0.1:9090" doc:"address of /livez, /readyz and /metrics"`
+	MaxBody           config.Size   `yaml:"max_body" default:"1MiB" doc:"largest body that a source may send, unless it says otherwise"`
+	InFlightBytes     config.Size   `yaml:"in_flight_bytes" default:"64MiB" doc:"bytes of bodies held at once; over it 503"`
+	Linger            time.Duration `yaml:"linger" default:"5ms" doc:"how long a record waits for company"`
+	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" default:"5s" doc:"time to send the headers"`
+	ReadTimeout       time.Duration `yaml:"read_timeout" default:"15s" doc:"time to send the whole request"`
+	IdleTimeout       time.Duration `yaml:"idle_timeout" default:"75s" doc:"how long an idle connection is kept"`
+	DrainDelay        time.Duration `yaml:"drain_delay" default:"0s" doc:"how long to go on serving after a stop signal, until load balancers know"`
+	DrainTimeout      time.Duration `yaml:"drain_timeout" default:"15s" doc:"time for requests in flight to end"`
+	TrustedProxies    []string      `yaml:"trusted_proxies" doc:"addresses or prefixes whose X-Forwarded-For counts"`
+	Dedup             Dedup         `yaml:"dedup" doc:"look-up of what was acknowledged lately; saves work, correctness never depends on it"`
+}
+
+// Dedup configures the look-up of acknowledged events.
+type Dedup struct {
+	Store   string        `yaml:"store" default:"memory" enum:"memory,off" doc:"where acknowledged events are remembered"`
+	TTL     time.Duration `yaml:"ttl" default:"10m" doc:"how long"`
+	Entries int           `yaml:"entries" default:"200000" doc:"how many at most"`
+}
+
+// Processor configures the service that runs operations.
+type Processor struct {
+	OpsListen string        `yaml:"ops_listen" default:"127.0.0.1:9091" doc:"address of /livez, /readyz and /metrics"`
+	Group     string        `yaml:"group" default:"catchment-processor" doc:"consumer group"`
+	Batch     int           `yaml:"batch" default:"1000" doc:"records in one transaction at most"`
+	Migrate   bool          `yaml:"migrate" default:"true" doc:"apply migrations at start"`
+	TxTimeout time.Duration `yaml:"tx_timeout" default:"30s" doc:"time for one batch's transaction"`
+	Session   time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
+}
+
+// Archiver configures the service that writes the archive.
+type Archiver struct {
+	OpsListen    string        `yaml:"ops_listen" default:"127.0.0.1:9093" doc:"address of /livez, /readyz and /metrics"`
+	Group        string        `yaml:"group" default:"catchment-archiver" doc:"consumer group"`
+	SegmentBytes config.Size   `yaml:"segment_bytes" default:"64MiB" doc:"size of bodies and headers after which a segment is closed"`
+	SegmentAge   time.Duration `yaml:"segment_age" default:"5m" doc:"age after which a segment is closed, by the wall clock"`
+	BufferBytes  config.Size   `yaml:"buffer_bytes" default:"256MiB" doc:"bytes of open segments held at once; over it fetching pauses"`
+	DrainTimeout time.Duration `yaml:"drain_timeout" default:"30s" doc:"time to close open segments at a stop"`
+	Session      time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
+}
+
+// Telemetry configures logs.
+type Telemetry struct {
+	LogLevel  string `yaml:"log_level" default:"info" enum:"debug,info,warn,error" doc:"least level that is logged"`
+	LogFormat string `yaml:"log_format" default:"json" enum:"json,text" doc:"form of the log"`
+}
+
+// Source is one endpoint.
+type Source struct {
+	Provider    string         `yaml:"provider" required:"true" doc:"verification preset"`
+	Secrets     []SecretSpec   `yaml:"secrets" doc:"the provider's secrets; several while one is rotated"`
+	AckTimeout  time.Duration  `yaml:"ack_timeout" doc:"how long to wait for Kafka; 0: the preset's, or 4s"`
+	MaxBody     config.Size    `yaml:"max_body" doc:"largest body, up to 25MB; 0: ingress.max_body"`
+	OnMissingID string         `yaml:"on_missing_id" default:"accept" enum:"accept,reject" doc:"what to do with a delivery without an event ID"`
+	PublicURL   string         `yaml:"public_url" doc:"the URL that the provider calls, for schemes that sign it"`
+	Options     map[string]any `yaml:"options" doc:"what a preset needs besides"`
+	HMAC        *provider.HMAC `yaml:"hmac" doc:"any HMAC scheme as data, for provider hmac"`
+	EventID     string         `yaml:"event_id" scalar:"any" doc:"CEL expression of the event ID; empty: the preset's rule"`
+	EventType   string         `yaml:"event_type" scalar:"any" doc:"CEL expression of the event type; empty: the preset's rule"`
+	Linger      *time.Duration `yaml:"linger" doc:"0s: this source's records are sent at once"`
+}
+
+// SecretSpec is one secret: a text, or a mapping with an ID, a file and a time in which it is valid.
+type SecretSpec struct {
+	ID        string        `yaml:"id" doc:"name of the secret; never used again for another one"`
+	Value     config.Secret `yaml:"value" doc:"the secret's text"`
+	File      string        `yaml:"file" doc:"file that holds the secret's text"`
+	NotBefore time.Time     `yaml:"not_before" doc:"valid from"`
+	NotAfter  time.Time     `yaml:"not_after" doc:"valid until"`
+}
+
+// ScalarKey lets a secret be written as its text alone.
+func (SecretSpec) ScalarKey() string { return "value" }
+
+// Operation is what is done for an event, in SQL.
+type Operation struct {
+	Name       string            `yaml:"name" required:"true" doc:"the operation's identity"`
+	On         On                `yaml:"on" required:"true" doc:"which events it is for"`
+	When       string            `yaml:"when" scalar:"any" doc:"CEL condition"`
+	Entity     string            `yaml:"entity" scalar:"any" doc:"CEL: whose state this changes"`
+	Version    string            `yaml:"version" scalar:"any" doc:"CEL: int, string, timestamp or a list of them; an older one never overwrites a newer one"`
+	Guard      string            `yaml:"guard" doc:"the newest-wins scope; empty: the operation's name"`
+	SQL        config.Strings    `yaml:"sql" required:"true" doc:"a statement, or a list that runs in order in the transaction"`
+	Params     map[string]string `yaml:"params" scalar:"any" doc:"CEL expressions of the statements' @parameters"`
+	ExpectRows string            `yaml:"expect_rows" default:"any" enum:"any,some,one" doc:"rows that the last statement must touch"`
+	Timeout    time.Duration     `yaml:"timeout" default:"10s" doc:"statement timeout"`
+	Retry      Retry             `yaml:"retry" doc:"what to do after a failed attempt"`
+}
+
+// On selects events.
+type On struct {
+	Source string   `yaml:"source" required:"true" doc:"a source's name"`
+	Types  []string `yaml:"types" doc:"event types; a type may end in *; empty: all"`
+}
+
+// Retry is a backoff.
+type Retry struct {
+	MaxAttempts int           `yaml:"max_attempts" default:"10" doc:"attempts before the event is a dead letter"`
+	Initial     time.Duration `yaml:"initial" default:"1s" doc:"first delay; it doubles, with jitter"`
+	Max         time.Duration `yaml:"max" default:"1h" doc:"longest delay"`
+}
