@@ -1,0 +1,218 @@
+// Package expr evaluates the CEL expressions of catchment.yaml. An event's fields, headers and raw body come in and
+// a value goes out, in CEL's own form, as text, as a parameter for Postgres or as a version that can be compared.
+// It never does I/O, never keeps an input, and never runs longer than its cost limit allows.
+package expr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/ext"
+)
+
+const (
+	costLimit      = 1_000_000 // CEL cost units of one evaluation, about 0.1 s
+	interruptEvery = 100       // comprehension steps between two looks at the clock
+	evalTimeout    = 2 * time.Second
+	maxLength      = 16 << 10 // code points of one expression
+)
+
+// Env is the set of variables and functions that expressions may use: source, type, id, time, received_at, headers,
+// body and raw; CEL's standard functions and its strings, lists, math and base64 extensions; optional syntax.
+// It is safe for concurrent use.
+type Env struct{ cel *cel.Env }
+
+// NewEnv makes the environment. It fails only on a defect of this package.
+func NewEnv() (*Env, error) {
+	e, err := cel.NewEnv(
+		cel.OptionalTypes(),
+		cel.CrossTypeNumericComparisons(true),
+		cel.ParserExpressionSizeLimit(maxLength),
+		ext.Strings(), ext.Lists(), ext.Math(), ext.Encoders(),
+		cel.Variable("source", cel.StringType),
+		cel.Variable("type", cel.StringType),
+		cel.Variable("id", cel.StringType),
+		cel.Variable("time", cel.DynType), // a timestamp, or null when the provider does not say
+		cel.Variable("received_at", cel.TimestampType),
+		cel.Variable("headers", cel.MapType(cel.StringType, cel.ListType(cel.StringType))),
+		cel.Variable("body", cel.DynType),
+		cel.Variable("raw", cel.BytesType),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("make CEL environment: %w", err)
+	}
+	return &Env{cel: e}, nil
+}
+
+// Program is a compiled expression, safe for concurrent use (an Input is not).
+type Program struct {
+	src string
+	ast *cel.Ast
+	prg cel.Program
+}
+
+// CompileError says where in an expression the compiler stopped. Line counts from 1, Col from 1 in code points.
+type CompileError struct {
+	Expr      string
+	Line, Col int
+	Msg       string
+}
+
+// Error returns the place within the expression and the compiler's message.
+func (e *CompileError) Error() string {
+	return fmt.Sprintf("line %d, column %d of the expression: %s", e.Line, e.Col, e.Msg)
+}
+
+// Compile checks and plans an expression. Its errors are *CompileError, joined when there are several.
+func (e *Env) Compile(src string) (*Program, error) {
+	if strings.TrimSpace(src) == "" {
+		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: "expected a CEL expression, found nothing"}
+	}
+	tree, issues := e.cel.Compile(src)
+	if issues.Err() != nil {
+		var errs []error
+		for _, i := range issues.Errors() {
+			errs = append(errs, &CompileError{Expr: src, Line: max(i.Location.Line(), 1), Col: i.Location.Column() + 1, Msg: i.Message})
+		}
+		return nil, errors.Join(errs...)
+	}
+	prg, err := e.cel.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery))
+	if err != nil {
+		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: err.Error()}
+	}
+	return &Program{src: src, ast: tree, prg: prg}, nil
+}
+
+// CompileBool is Compile for a condition: the expression must give a bool, or what is known only at run time.
+func (e *Env) CompileBool(src string) (*Program, error) {
+	p, err := e.Compile(src)
+	if err != nil {
+		return nil, err
+	}
+	if t := p.ast.OutputType(); !t.IsExactType(types.BoolType) && !t.IsExactType(types.DynType) {
+		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: "expected a bool, found " + t.String()}
+	}
+	return p, nil
+}
+
+// String returns the expression's source.
+func (p *Program) String() string { return p.src }
+
+// EvalError says which expression failed, at which of its parts, and why.
+type EvalError struct {
+	Expr string // the expression
+	At   string // the part that failed, such as body.data.object.amount; may be empty
+	Msg  string
+}
+
+// Error names expression, part and reason.
+func (e *EvalError) Error() string {
+	if e.At == "" || e.At == e.Expr {
+		return e.Expr + ": " + e.Msg
+	}
+	return e.Expr + ": at " + e.At + ": " + e.Msg
+}
+
+// Eval computes the expression for in. Its error is an *EvalError.
+func (p *Program) Eval(in *Input) (ref.Val, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), evalTimeout)
+	defer cancel()
+	v, _, err := p.prg.ContextEval(ctx, in)
+	if err == nil && types.IsUnknown(v) {
+		err = errors.New("value is unknown")
+	}
+	if err != nil {
+		return nil, p.evalError(err, in)
+	}
+	return v, nil
+}
+
+// EvalBool computes a condition. A value that is no bool is an *EvalError.
+func (p *Program) EvalBool(in *Input) (bool, error) {
+	v, err := p.Eval(in)
+	if err != nil {
+		return false, err
+	}
+	b, ok := unwrap(v).(types.Bool)
+	if !ok {
+		return false, p.fail("expected a bool, found " + typeName(v))
+	}
+	return bool(b), nil
+}
+
+// EvalText computes an expression and gives its value's text form; null and an empty optional are "".
+func (p *Program) EvalText(in *Input) (string, error) {
+	v, err := p.Eval(in)
+	if err != nil {
+		return "", err
+	}
+	s, _, err := Text(v)
+	if err != nil {
+		return "", p.fail(err.Error())
+	}
+	return s, nil
+}
+
+// EvalVersion computes a version. A null version is an *EvalError.
+func (p *Program) EvalVersion(in *Input) (Version, error) {
+	v, err := p.Eval(in)
+	if err != nil {
+		return Version{}, err
+	}
+	ver, err := NewVersion(v)
+	if err != nil {
+		return Version{}, p.fail(err.Error())
+	}
+	return ver, nil
+}
+
+// EvalParam computes an SQL parameter in the form that kind asks for.
+func (p *Program) EvalParam(in *Input, kind Kind) (any, error) {
+	v, err := p.Eval(in)
+	if err != nil {
+		return nil, err
+	}
+	a, err := Param(v, kind)
+	if err != nil {
+		return nil, p.fail(err.Error())
+	}
+	return a, nil
+}
+
+func (p *Program) fail(msg string) *EvalError { return &EvalError{Expr: p.src, Msg: msg} }
+
+func (p *Program) evalError(err error, in *Input) *EvalError {
+	e := p.fail(err.Error())
+	var node *types.Err
+	if errors.As(err, &node) {
+		e.At = p.part(node.NodeID())
+	}
+	if in.bodyErr != nil && strings.Contains(p.src, "body") {
+		e.Msg += " (body is null: " + in.bodyErr.Error() + ")"
+	}
+	return e
+}
+
+// part prints the sub-expression with the given ID.
+func (p *Program) part(id int64) string {
+	if id == 0 {
+		return ""
+	}
+	tree := p.ast.NativeRep()
+	found := ast.MatchDescendants(ast.NavigateAST(tree), func(e ast.NavigableExpr) bool { return e.ID() == id })
+	if len(found) == 0 {
+		return ""
+	}
+	s, err := cel.ExprToString(found[0], tree.SourceInfo())
+	if err != nil {
+		return ""
+	}
+	return s
+}
