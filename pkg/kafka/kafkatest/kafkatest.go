@@ -1,0 +1,190 @@
+// Package kafkatest gives a test a Kafka cluster. Nothing comes in but the test; three brokers go out, real ones where
+// an environment variable names them or containers are asked for, and otherwise kfake's in this process.
+// It must never be imported by a service: a fake that acknowledges records has no place in one.
+package kafkatest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/internal/parts"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// Environment variables that name real brokers.
+const (
+	Env    = "CATCHMENT_TEST_KAFKA"     // host:port of brokers, separated by commas; shared by all tests
+	EnvDir = "CATCHMENT_TEST_KAFKA_DIR" // folder in which scripts/kafka-cluster.sh may run a cluster for Breakable
+)
+
+// Cluster is three brokers.
+type Cluster struct {
+	Brokers []string // host:port; Stop, Kill, Start and Leader count them from 0
+	Real    bool     // false: kfake, which replicates nothing
+	t       testing.TB
+	fake    *kfake.Cluster
+	power   power
+}
+
+// power switches brokers off and on.
+type power interface {
+	stop(broker int) error  // cleanly
+	kill(broker int) error  // at once
+	start(broker int) error // and wait until it takes records
+}
+
+var (
+	shared = sync.OnceValues(findShared)
+	serial atomic.Int64
+)
+
+// New returns a cluster: with Env the brokers that it names, with CATCHMENT_TEST_CONTAINERS=1 containers (both shared
+// with other tests, so that a test takes topics and groups of its own), and otherwise a kfake for this test alone.
+func New(t testing.TB) *Cluster {
+	t.Helper()
+	brokers, err := shared()
+	if err != nil {
+		t.Fatalf("kafkatest: %v", err)
+	}
+	if brokers == nil {
+		return newFake(t)
+	}
+	return &Cluster{Brokers: brokers, Real: true, t: t}
+}
+
+// Breakable returns a cluster that this test has alone, so that it may stop, kill and start brokers. All brokers run
+// when it gets it. Real ones take 10 to 30 s to start, once, and other tests that break brokers are waited for.
+// On kfake it is an imitation: a stopped broker loses its partitions to the others, and with less than two left
+// records are refused with NOT_ENOUGH_REPLICAS; what a test shows there, it shows of our program only.
+func Breakable(t testing.TB) *Cluster {
+	t.Helper()
+	dir := os.Getenv(EnvDir)
+	switch {
+	case dir != "":
+		return newScripted(t, dir)
+	case parts.Containers():
+		return newContained(t)
+	case parts.Required():
+		t.Fatalf("kafkatest: %s=1, but neither %s nor %s is set", parts.EnvReal, EnvDir, parts.EnvContainers)
+	}
+	return newFake(t)
+}
+
+func findShared() ([]string, error) {
+	switch {
+	case os.Getenv(Env) != "":
+		parts.Report("kafka", "given")
+		return strings.Split(os.Getenv(Env), ","), nil
+	case parts.Containers():
+		list, err := parts.Container("kafka")
+		parts.Report("kafka", "container apache/kafka")
+		return strings.Split(list, ","), err
+	case parts.Required():
+		return nil, fmt.Errorf("%s=1, but neither %s nor %s is set", parts.EnvReal, Env, parts.EnvContainers)
+	}
+	return nil, nil
+}
+
+// Config returns the settings with which a program uses the cluster and that topic.
+func (c *Cluster) Config(topic string) settings.Kafka {
+	return settings.Kafka{
+		Brokers: c.Brokers, Topic: topic, CreateTopic: true,
+		Partitions: 3, ReplicationFactor: 3, MinInsyncReplicas: 2, Retention: 7 * 24 * time.Hour,
+	}
+}
+
+// Topic makes a topic as Catchment wants it (three replicas, min.insync.replicas 2, LogAppendTime) and returns its
+// name. It is deleted when the test ends.
+func (c *Cluster) Topic(t testing.TB, partitions int) string {
+	t.Helper()
+	value := func(s string) *string { return &s }
+	name := fmt.Sprintf("test.%d.%d.%d", os.Getpid(), time.Now().UnixMilli(), serial.Add(1))
+	admin := kadm.NewClient(c.Client(t))
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, err := admin.CreateTopic(ctx, int32(partitions), 3, map[string]*string{
+		"min.insync.replicas":            value("2"),
+		"message.timestamp.type":         value("LogAppendTime"),
+		"cleanup.policy":                 value("delete"),
+		"retention.ms":                   value("604800000"),
+		"max.message.bytes":              value("26214400"),
+		"unclean.leader.election.enable": value("false"),
+	}, name)
+	if err != nil {
+		t.Fatalf("kafkatest: create topic: %v", err)
+	}
+	if c.Real {
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			_, _ = admin.DeleteTopic(ctx, name) // brokers may be down now; the folder goes with the cluster
+		})
+	}
+	return name
+}
+
+// Client returns a client, closed when the test ends.
+func (c *Cluster) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(c.Brokers...)}, opts...)...)
+	if err != nil {
+		t.Fatalf("kafkatest: %v", err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+// Fake returns the kfake cluster, for tests that inject errors, and nil when the brokers are real.
+func (c *Cluster) Fake() *kfake.Cluster { return c.fake }
+
+// Leader returns which broker leads the partition, as an index of Brokers.
+func (c *Cluster) Leader(topic string, partition int32) int {
+	c.t.Helper()
+	cl := c.Client(c.t)
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	meta, err := kadm.NewClient(cl).Metadata(ctx, topic)
+	if err != nil {
+		c.t.Fatalf("kafkatest: %v", err)
+	}
+	leader := meta.Topics[topic].Partitions[partition].Leader
+	for _, b := range meta.Brokers {
+		for i, address := range c.Brokers {
+			if b.NodeID == leader && address == fmt.Sprintf("%s:%d", b.Host, b.Port) {
+				return i
+			}
+		}
+	}
+	c.t.Fatalf("kafkatest: %s/%d has no leader among %v", topic, partition, c.Brokers)
+	return -1
+}
+
+// Stop ends broker i cleanly. The cluster must be a Breakable one.
+func (c *Cluster) Stop(i int) { c.t.Helper(); c.switched("stop", i, power.stop) }
+
+// Kill ends broker i at once. The cluster must be a Breakable one.
+func (c *Cluster) Kill(i int) { c.t.Helper(); c.switched("kill", i, power.kill) }
+
+// Start starts broker i again and waits until it takes records. The cluster must be a Breakable one.
+func (c *Cluster) Start(i int) { c.t.Helper(); c.switched("start", i, power.start) }
+
+func (c *Cluster) switched(what string, i int, do func(power, int) error) {
+	c.t.Helper()
+	if c.power == nil {
+		c.t.Fatalf("kafkatest: other tests use these brokers too: take Breakable to %s one", what)
+	}
+	if err := do(c.power, i); err != nil {
+		c.t.Fatalf("kafkatest: %s broker %d: %v", what, i, err)
+	}
+}

@@ -1,0 +1,64 @@
+package kafkatest_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
+)
+
+func TestTopicTakesRecords(t *testing.T) {
+	c := kafkatest.New(t)
+	topic := c.Topic(t, 2)
+	cl := c.Client(t, kgo.ConsumeTopics(topic))
+	sent := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("hello")})
+	require.NoError(t, sent.FirstErr())
+	records := cl.PollFetches(t.Context()).Records()
+	require.Len(t, records, 1)
+	require.Equal(t, "hello", string(records[0].Value))
+
+	configs, err := kadm.NewClient(cl).DescribeTopicConfigs(t.Context(), topic)
+	require.NoError(t, err)
+	got := map[string]string{}
+	for _, v := range configs[0].Configs {
+		got[v.Key] = v.MaybeValue()
+	}
+	require.Equal(t, "2", got["min.insync.replicas"])
+	require.Equal(t, "LogAppendTime", got["message.timestamp.type"])
+	details, err := kadm.NewClient(cl).ListTopics(t.Context(), topic)
+	require.NoError(t, err)
+	require.Equal(t, 3, details[topic].Partitions.NumReplicas())
+}
+
+// TestBreakable shows on either kind of cluster what the services' fault tests rest on.
+func TestBreakable(t *testing.T) {
+	c := kafkatest.Breakable(t)
+	topic := c.Topic(t, 1)
+	cl := c.Client(t, kgo.RecordDeliveryTimeout(2*time.Second), kgo.ProducerBatchMaxBytes(1<<20), kgo.DefaultProduceTopic(topic))
+	produce := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		return cl.ProduceSync(ctx, &kgo.Record{Value: []byte("x")}).FirstErr()
+	}
+	eventually := func() { require.Eventually(t, func() bool { return produce() == nil }, 60*time.Second, 100*time.Millisecond) }
+	eventually()
+
+	leader := c.Leader(topic, 0)
+	c.Kill(leader)
+	eventually()
+	require.NotEqual(t, leader, c.Leader(topic, 0), "another broker leads")
+
+	next := c.Leader(topic, 0)
+	c.Stop(next)
+	require.Error(t, produce(), "one broker is not enough")
+
+	c.Start(leader)
+	eventually()
+	c.Start(next)
+	eventually()
+}
