@@ -23,7 +23,31 @@ type decoder struct {
 	index     *Index
 	errs      Errors
 	resolve   bool // in a section that is needed
+	depth     int  // of the value that is being read
+	visited   int  // values read so far, each time that an alias repeats them
 }
+
+// No real configuration comes near these; a document whose aliases contain themselves would go on for ever.
+const (
+	maxDepth   = 64
+	maxVisited = 200_000
+)
+
+// enter counts one more level; it refuses what is too deep or too much.
+func (d *decoder) enter(n *yaml.Node, path string) bool {
+	d.depth++
+	d.visited++
+	if d.depth <= maxDepth && d.visited <= maxVisited {
+		return true
+	}
+	if d.visited <= maxVisited {
+		d.visited = maxVisited // say it once
+		d.errorf(n, path, "expected at most %d levels and %d values: does an alias contain itself?", maxDepth, maxVisited)
+	}
+	return false
+}
+
+func (d *decoder) leave() { d.depth-- }
 
 var (
 	typeSecret   = reflect.TypeFor[Secret]()
@@ -91,6 +115,10 @@ type entry struct{ key, value *yaml.Node }
 // entries returns a mapping's pairs by key, aliases and merges resolved.
 func (d *decoder) entries(n *yaml.Node, path string) (map[string]entry, bool) {
 	n = deref(n)
+	defer d.leave()
+	if !d.enter(n, path) {
+		return nil, false
+	}
 	if n.Kind != yaml.MappingNode {
 		d.errorf(n, path, "expected a mapping (key: value), found %s", describe(n))
 		return nil, false
@@ -141,6 +169,10 @@ func (d *decoder) unknownKeys(entries map[string]entry, t reflect.Type, path str
 
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, f field) {
 	n = deref(n)
+	defer d.leave()
+	if !d.enter(n, path) {
+		return
+	}
 	d.index.at[path] = d.pos(n)
 	if isNull(n) {
 		if f.required && d.resolve {
@@ -405,7 +437,7 @@ func (d *decoder) secretFile(n *yaml.Node, text, path string) (string, bool) {
 }
 
 func deref(n *yaml.Node) *yaml.Node {
-	for n.Kind == yaml.AliasNode {
+	for n.Kind == yaml.AliasNode && n.Alias != nil {
 		n = n.Alias
 	}
 	return n

@@ -1,0 +1,130 @@
+// Package run starts and stops services. Services and signals come in, an exit code goes out. It never lets a
+// process live on when one of its services has failed, and stops them in the reverse order of their start.
+package run
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Service is a part of a program that runs until its context ends.
+type Service interface {
+	// Name is how logs and errors call it.
+	Name() string
+	// Run works until ctx ends, then drains and returns nil. Any other return is a failure.
+	Run(ctx context.Context) error
+	// Ready is nil while the service can do its work; the error says why not.
+	Ready() error
+}
+
+// Exit codes of every program.
+const (
+	ExitOK     = 0
+	ExitFailed = 1
+	ExitUsage  = 2 // wrong flags or configuration
+)
+
+// ErrUsage marks errors that come from wrong flags or configuration: exit code 2.
+var ErrUsage = errors.New("usage")
+
+// Version is set at build time.
+var Version = "dev"
+
+// Main is the main function of a service: it takes --config and --version, runs until SIGINT or SIGTERM, and
+// returns the exit code. A second signal ends the process at once.
+func Main(name string, args []string, stderr io.Writer, f func(ctx context.Context, configPath string) error) int {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	path := fs.String("config", "catchment.yaml", "configuration `file`")
+	version := fs.Bool("version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return ExitOK
+		}
+		return ExitUsage
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s: expected no arguments, found %q\n", name, fs.Args())
+		return ExitUsage
+	}
+	if *version {
+		fmt.Fprintf(stderr, "%s %s\n", name, Version)
+		return ExitOK
+	}
+	ctx, stop := Signals(context.Background())
+	defer stop()
+	err := f(ctx, *path)
+	if err == nil {
+		return ExitOK
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	if errors.Is(err, ErrUsage) {
+		return ExitUsage
+	}
+	return ExitFailed
+}
+
+// Signals returns a context that ends at the first SIGINT or SIGTERM. After it the signals have their default
+// effect again, so that a second one ends the process.
+func Signals(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// Group runs the services until ctx ends or one of them returns. It then stops them one after the other, the
+// last one first, so that each can drain into those before it, and returns what went wrong.
+func Group(ctx context.Context, services ...Service) error {
+	type ending struct {
+		i   int
+		err error
+	}
+	ended := make(chan ending, len(services))
+	cancels := make([]context.CancelFunc, len(services))
+	for i, s := range services {
+		var own context.Context
+		own, cancels[i] = context.WithCancel(context.WithoutCancel(ctx))
+		go func() { ended <- ending{i, s.Run(own)} }()
+	}
+	var errs []error
+	done := make([]bool, len(services))
+	note := func(e ending, stopped bool) {
+		done[e.i] = true
+		switch {
+		case e.err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", services[e.i].Name(), e.err))
+		case !stopped:
+			errs = append(errs, fmt.Errorf("%s: ended by itself", services[e.i].Name()))
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case e := <-ended:
+		note(e, false)
+	}
+	for i := len(services) - 1; i >= 0; i-- {
+		cancels[i]()
+		for !done[i] {
+			e := <-ended
+			note(e, e.i == i)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Ready joins what keeps the services from their work, or nil.
+func Ready(services ...Service) error {
+	var errs []error
+	for _, s := range services {
+		if err := s.Ready(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
