@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,20 +26,57 @@ type Provider struct {
 	// IDUnsigned says that the event ID stands where the signature does not cover it.
 	IDUnsigned bool
 
-	open   func(cfg Config) (scheme, error)
-	sign   func(s *SignInput) http.Header
-	sample func(r *rand.Rand, in SampleInput) Sample
+	// options are the keys of Config.Options that the preset knows besides tolerance and public_url.
+	options []string
+	// newSecret makes a secret in the form in which the provider shows its own.
+	newSecret func() string
+	open      func(o *opening) opened
+	sign      func(in *SignInput) (http.Header, error)
+	sample    func(r *rand.Rand, in SampleInput) Sample
 }
 
-// scheme is an opened preset: the provider's rules with one source's keys and options in place.
-type scheme interface {
-	// verify checks the request's raw bytes and returns the index of the secret that fits.
-	verify(r *Request) (keyIndex int, err error)
-	// identify names the event of a verified request.
-	identify(r *Request) (Identity, error)
-	// handshake answers a verified request that carries no event; nil: it carries one.
-	handshake(r *Request) *Response
+// All is the table of presets, sorted by name.
+var All = []*Provider{
+	github,
+	stripe,
 }
+
+// ByName finds a preset.
+func ByName(name string) (*Provider, bool) {
+	i, ok := slices.BinarySearchFunc(All, name, func(p *Provider, name string) int { return strings.Compare(p.Name, name) })
+	if !ok {
+		return nil, false
+	}
+	return All[i], true
+}
+
+// Names lists the presets, separated by a comma and a space.
+func Names() string {
+	names := make([]string, len(All))
+	for i, p := range All {
+		names[i] = p.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// Sign makes the headers with which the provider would send in.Body: those of in.Sample, its ID and type where the
+// scheme has headers for them, and the signature. It fails when the secret has not the provider's form.
+func (p *Provider) Sign(in *SignInput) (http.Header, error) {
+	if p.sign == nil {
+		return nil, errNoSign
+	}
+	if in.Secret == "" {
+		return nil, errEmptySecret
+	}
+	return p.sign(in)
+}
+
+// Sample makes one realistic event. The same state of r and the same input make the same event, and another
+// in.Seq makes another ID even then.
+func (p *Provider) Sample(r *rand.Rand, in SampleInput) Sample { return p.sample(r, in) }
+
+// NewSecret makes a random secret in the provider's own form, for development.
+func (p *Provider) NewSecret() string { return p.newSecret() }
 
 // Config is what one source says of its scheme.
 type Config struct {
@@ -62,16 +101,16 @@ type Secret struct {
 
 // HMAC describes any HMAC scheme as data.
 type HMAC struct {
-	Header          string `yaml:"header" doc:"header that carries the signature" required:"true"`
-	Algorithm       string `yaml:"algorithm" default:"sha256" enum:"sha1,sha256,sha384,sha512" doc:"hash"`
-	Encoding        string `yaml:"encoding" default:"hex" enum:"hex,base64,base64url" doc:"encoding of the signature"`
-	Prefix          string `yaml:"prefix" doc:"text before the signature, such as sha256="`
-	Separator       string `yaml:"separator" doc:"text between several signatures in the header; empty: one signature"`
-	Signed          string `yaml:"signed" default:"{body}" doc:"signed text: {body} {timestamp} {id} {url} {method} {path} {query} {header:Name}"`
-	TimestampHeader string `yaml:"timestamp_header" doc:"header with the time of signing (Unix seconds or milliseconds, or RFC 3339)"`
-	IDHeader        string `yaml:"id_header" doc:"header with the event ID"`
-	TypeHeader      string `yaml:"type_header" doc:"header with the event type"`
-	SecretEncoding  string `yaml:"secret_encoding" default:"text" enum:"text,hex,base64" doc:"how the secret's text becomes the key"`
+	Header          string        `yaml:"header" doc:"header that carries the signature" required:"true"`
+	Algorithm       string        `yaml:"algorithm" default:"sha256" enum:"sha1,sha256,sha384,sha512" doc:"hash"`
+	Encoding        string        `yaml:"encoding" default:"hex" enum:"hex,base64,base64url" doc:"encoding of the signature"`
+	Prefix          string        `yaml:"prefix" doc:"text before the signature, such as sha256="`
+	Separator       string        `yaml:"separator" doc:"text between several signatures in the header; empty: one signature"`
+	Signed          string        `yaml:"signed" default:"{body}" doc:"signed text: {body} {timestamp} {id} {url} {method} {path} {query} {header:Name}"`
+	TimestampHeader string        `yaml:"timestamp_header" doc:"header with the time of signing (Unix seconds or milliseconds, or RFC 3339)"`
+	IDHeader        string        `yaml:"id_header" doc:"header with the event ID"`
+	TypeHeader      string        `yaml:"type_header" doc:"header with the event type"`
+	SecretEncoding  string        `yaml:"secret_encoding" default:"text" enum:"text,hex,base64" doc:"how the secret's text becomes the key"`
 	Tolerance       time.Duration `yaml:"tolerance" default:"5m" doc:"how far the timestamp may lie from now, both ways"`
 }
 
@@ -95,9 +134,12 @@ type Identity struct {
 // Verified is an accepted request.
 type Verified struct {
 	Identity
-	SecretID  string    // empty for schemes without a secret
-	SignedURL string    // for schemes that sign it
-	Handshake *Response // not nil: answer this and enqueue nothing
+	SecretID string // empty for schemes without a secret
+	// IDUnsigned says that the ID stands where the signature does not cover it: whoever saw one delivery can send
+	// it again under another ID.
+	IDUnsigned bool
+	SignedURL  string    // for schemes that sign it
+	Handshake  *Response // not nil: answer this and enqueue nothing
 }
 
 // Response is an answer that a provider demands word for word.
@@ -143,6 +185,7 @@ type SignInput struct {
 type SampleInput struct {
 	Seq int       // number of the event in its run
 	Now time.Time // when it happens
+	Run uint32    // goes into the names of business objects (orders), which several events of a run share
 }
 
 // Sample is one realistic event: a body of 1 to 3 KiB and the headers that go with it, but for the signature.
@@ -152,4 +195,7 @@ type Sample struct {
 	Body     []byte
 }
 
-var errNoSign = errors.New("this provider's requests cannot be signed here")
+var (
+	errNoSign      = errors.New("this provider's requests cannot be signed here")
+	errEmptySecret = errors.New("the secret is empty")
+)

@@ -1,0 +1,46 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxName is the length of the longest event ID or type, in bytes. IDs are keys of Kafka records and of database
+// indexes.
+const maxName = 512
+
+// cleanID checks an event ID: UTF-8 without control characters. A longer one than maxName becomes id-sha256: and
+// its digest. It is the same for every retry, so nothing is lost; refusing it would make a provider retry in vain.
+func cleanID(id string) (string, error) {
+	if !cleanText(id) {
+		return "", errIDForm
+	}
+	if len(id) > maxName {
+		sum := sha256.Sum256([]byte(id))
+		return "id-sha256:" + hex.EncodeToString(sum[:]), nil
+	}
+	return id, nil
+}
+
+func checkType(typ string) error {
+	if len(typ) > maxName || !cleanText(typ) {
+		return errTypeForm
+	}
+	return nil
+}
+
+func cleanText(s string) bool {
+	for i, c := range s {
+		if unicode.IsControl(c) {
+			return false
+		}
+		if c == utf8.RuneError {
+			if _, n := utf8.DecodeRuneInString(s[i:]); n == 1 {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,190 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// opening is one source's configuration while its preset is being opened; it collects what is wrong with it.
+type opening struct {
+	Config
+	provider      *Provider
+	keys          []key
+	errs          []error
+	usesTolerance bool
+}
+
+// key is what all schemes know of a secret.
+type key struct {
+	id        string
+	notBefore time.Time
+	notAfter  time.Time
+}
+
+// validAt says whether the key counts at t: from notBefore on, and before notAfter.
+func (k *key) validAt(t time.Time) bool {
+	return !t.Before(k.notBefore) && (k.notAfter.IsZero() || t.Before(k.notAfter))
+}
+
+func newOpening(p *Provider, cfg Config) *opening {
+	o := &opening{Config: cfg, provider: p}
+	for name := range cfg.Options {
+		if known := append([]string{"public_url", "tolerance"}, p.options...); !slices.Contains(known, name) {
+			slices.Sort(known)
+			o.errorf("options."+name, "unknown option: %s knows %s", p.Name, strings.Join(known, ", "))
+		}
+	}
+	if cfg.HMAC != nil && p.Name != "hmac" {
+		o.errorf("hmac", "is for provider hmac only: provider %s has a scheme of its own", p.Name)
+	}
+	seen := map[string]int{}
+	for i, s := range cfg.Secrets {
+		k := key{id: s.ID, notBefore: s.NotBefore, notAfter: s.NotAfter}
+		if k.id == "" {
+			k.id = secretID(s.Text)
+		}
+		if first, ok := seen[k.id]; ok {
+			o.errorf(fmt.Sprintf("secrets[%d]", i), "has the ID %s, which is that of secrets[%d]", k.id, first)
+		}
+		seen[k.id] = i
+		if !k.notAfter.IsZero() && !k.notBefore.Before(k.notAfter) {
+			o.errorf(fmt.Sprintf("secrets[%d]", i), "is never valid: not_after is not later than not_before")
+		}
+		o.keys = append(o.keys, k)
+	}
+	return o
+}
+
+// secretID names a secret that has no ID: the same text has the same ID wherever it is configured.
+func secretID(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "k_" + hex.EncodeToString(sum[:6])
+}
+
+func (o *opening) errorf(key, format string, args ...any) {
+	o.errs = append(o.errs, &ConfigError{Key: key, Err: fmt.Errorf(format, args...)})
+}
+
+// macs makes the HMAC keys from the secrets; decode turns a secret's text into the key's bytes.
+func (o *opening) macs(newHash func() hash.Hash, decode func(text string) ([]byte, error)) *macs {
+	if len(o.Secrets) == 0 {
+		o.errorf("secrets", "is empty: provider %s needs at least one secret", o.provider.Name)
+	}
+	m := &macs{size: newHash().Size()}
+	for i, s := range o.Secrets {
+		b, err := decodeSecret(s.Text, decode)
+		if err != nil {
+			o.errs = append(o.errs, &ConfigError{Key: fmt.Sprintf("secrets[%d]", i), Err: err})
+			continue
+		}
+		m.keys = append(m.keys, newMACKey(o.keys[i], newHash, b))
+	}
+	return m
+}
+
+// decodeSecret refuses what several official libraries take: the empty key, with which anybody can sign.
+func decodeSecret(text string, decode func(string) ([]byte, error)) ([]byte, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, errEmptySecret
+	}
+	for _, c := range text {
+		if c < ' ' || c == 0x7f {
+			return nil, errors.New("the secret contains a line break or another control character")
+		}
+	}
+	b, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) == 0 {
+		return nil, errEmptySecret
+	}
+	return b, nil
+}
+
+// plainSecret takes a secret's text as the key.
+func plainSecret(text string) ([]byte, error) { return []byte(text), nil }
+
+// tolerance is how far a timestamp may lie from now: what the source says, else the preset's.
+func (o *opening) tolerance(preset time.Duration) window {
+	o.usesTolerance = true
+	if o.Tolerance != nil {
+		preset = *o.Tolerance
+	}
+	option, ok := o.Options["tolerance"]
+	if !ok {
+		return window(preset)
+	}
+	if o.Tolerance != nil {
+		o.errorf("options.tolerance", "is given twice")
+	}
+	d, err := parseTolerance(option)
+	if err != nil {
+		o.errs = append(o.errs, &ConfigError{Key: "options.tolerance", Err: err})
+	}
+	return window(d)
+}
+
+var errTolerance = errors.New("expected a duration such as 5m, or off")
+
+func parseTolerance(option any) (time.Duration, error) {
+	switch v := option.(type) {
+	case time.Duration:
+		if v > 0 {
+			return v, nil
+		}
+	case string:
+		if v == "off" {
+			return -1, nil
+		}
+		if d, err := time.ParseDuration(v); err == nil && d > 0 {
+			return d, nil
+		}
+	case bool: // YAML 1.1 reads off as false
+		if !v {
+			return -1, nil
+		}
+	}
+	return 0, errTolerance
+}
+
+// unused reports options that the opened scheme has no use for.
+func (o *opening) unused() {
+	if o.usesTolerance {
+		return
+	}
+	const msg = "has no effect: this scheme signs no timestamp"
+	if o.Tolerance != nil {
+		o.errorf("tolerance", msg)
+	}
+	if _, ok := o.Options["tolerance"]; ok {
+		o.errorf("options.tolerance", msg)
+	}
+}
+
+// publicURL is the URL under which the provider knows us; nil when none is configured.
+func (o *opening) publicURL() *url.URL {
+	text, name := o.PublicURL, "public_url"
+	if option, ok := o.Options["public_url"]; ok {
+		if text != "" {
+			o.errorf("options.public_url", "is given twice")
+		}
+		text, _ = option.(string)
+		name = "options.public_url"
+	} else if text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.Fragment != "" || u.User != nil {
+		o.errorf(name, "expected a URL such as https://hooks.example.com, without user or fragment")
+		return nil
+	}
+	return u
+}

@@ -1,0 +1,25 @@
+package provider
+
+import "net/http"
+
+// Every refusal that a request can meet. They are values, so that refusing costs no allocation; the reasons are
+// for our log, and the sender sees the status alone.
+var (
+	errMethod          = &Refusal{Status: http.StatusMethodNotAllowed, Reason: "method not allowed"}
+	errRepeatedHeader  = &Refusal{Status: http.StatusBadRequest, Reason: "security header repeated"}
+	errDuplicateMember = &Refusal{Status: http.StatusBadRequest, Reason: "JSON member that names the event is there twice, or in two spellings"}
+	errIDForm          = &Refusal{Status: http.StatusBadRequest, Reason: "event ID has characters that are not allowed"}
+	errTypeForm        = &Refusal{Status: http.StatusBadRequest, Reason: "event type has characters that are not allowed, or is too long"}
+	errHandshake       = &Refusal{Status: http.StatusBadRequest, Reason: "handshake without a usable challenge"}
+
+	errUnsigned     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature missing"}
+	errMalformed    = &Refusal{Status: http.StatusUnauthorized, Reason: "signature malformed"}
+	errMismatch     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature mismatch"}
+	errNoSecret     = &Refusal{Status: http.StatusUnauthorized, Reason: "no secret is valid at this time"}
+	errNoStamp      = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp missing"}
+	errStampForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp malformed"}
+	errStale        = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp too old"}
+	errFuture       = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp in the future"}
+	errSignedHeader = &Refusal{Status: http.StatusUnauthorized, Reason: "header that the signature covers is missing"}
+	errSignedForm   = &Refusal{Status: http.StatusBadRequest, Reason: "header that the signature covers contains the separator that follows it"}
+)

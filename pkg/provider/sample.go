@@ -1,0 +1,84 @@
+package provider
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"strconv"
+)
+
+const (
+	base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	base36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// sampler makes the values that samples are filled with.
+type sampler struct {
+	r  *rand.Rand
+	in SampleInput
+}
+
+// pick chooses one of the options.
+func pick[T any](s sampler, options ...T) T { return options[s.r.IntN(len(options))] }
+
+// unique is n characters of the alphabet, of which the last 8 stand for Seq: another event's are never the same.
+func (s sampler) unique(alphabet string, n int) string {
+	b := []byte(s.random(alphabet, n))
+	seq := uint64(s.in.Seq)
+	for i := n - 1; i >= n-8; i-- {
+		b[i] = alphabet[seq%uint64(len(alphabet))]
+		seq /= uint64(len(alphabet))
+	}
+	return string(b)
+}
+
+func (s sampler) random(alphabet string, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = alphabet[s.r.IntN(len(alphabet))]
+	}
+	return string(b)
+}
+
+// uuid ends in Seq.
+func (s sampler) uuid() string {
+	b := make([]byte, 16)
+	for i := range b {
+		b[i] = byte(s.r.Uint32())
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	for i, seq := 15, uint64(s.in.Seq); i >= 10; i, seq = i-1, seq>>8 {
+		b[i] = byte(seq)
+	}
+	h := hex.EncodeToString(b)
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+func (s sampler) hex(n int) string { return s.random("0123456789abcdef", n) }
+
+// order is the business object that the event is about, and whether another event of the same order follows: of
+// four events the third and the fourth share one, so that there is a newer and an older one to tell apart.
+func (s sampler) order() (id string, first bool) {
+	seq := s.in.Seq
+	first = seq%4 == 2
+	if seq%4 == 3 {
+		seq--
+	}
+	return "ord_" + strconv.FormatUint(uint64(s.in.Run), 36) + "_" + strconv.Itoa(100000+seq), first
+}
+
+// amount is in the currency's smallest unit.
+func (s sampler) amount() int { return 100 * (5 + s.r.IntN(495)) / pick(s, 1, 1, 2, 4) }
+
+type person struct{ first, last, mail, city, country, zip string }
+
+func (s sampler) person() person {
+	return pick(
+		s,
+		person{"Ada", "Berg", "ada.berg@example.com", "Hamburg", "DE", "20095"},
+		person{"Jonas", "Lindqvist", "jonas@example.net", "Malmö", "SE", "211 20"},
+		person{"Inês", "Carvalho", "ines.c@example.com", "Porto", "PT", "4000-008"},
+		person{"Mira", "Novák", "mira.novak@example.org", "Brno", "CZ", "602 00"},
+		person{"Sam", "Okafor", "sam.okafor@example.com", "Leeds", "GB", "LS1 4AP"},
+		person{"Yuki", "Tanaka", "yuki@example.net", "大阪市", "JP", "530-0001"},
+	)
+}

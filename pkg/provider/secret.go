@@ -1,0 +1,21 @@
+package provider
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+)
+
+// newWhsec makes a secret as Stripe, Svix and Standard Webhooks write it.
+func newWhsec() string {
+	return "whsec_" + base64.StdEncoding.EncodeToString(randomBytes(24))
+}
+
+// newHexSecret makes a secret that is nothing but random text.
+func newHexSecret() string { return hex.EncodeToString(randomBytes(20)) }
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: it ends the program instead
+	return b
+}

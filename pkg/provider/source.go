@@ -1,0 +1,136 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// scheme is an opened preset: the provider's rules with one source's keys and options in place. None of its
+// methods keeps or changes the request.
+type scheme interface {
+	// verify checks the request's raw bytes.
+	verify(r *Request) (proof, error)
+	// handshake answers a verified request that carries no event; nil: it carries one.
+	handshake(r *Request) (*Response, error)
+	// identify names the event of a verified request.
+	identify(r *Request) (Identity, error)
+}
+
+// proof is what verify found out.
+type proof struct {
+	key       int    // index of the secret that fits; noKey for a scheme without secrets
+	signedURL string // the URL that the signature covers
+}
+
+const noKey = -1
+
+// opened is what opening a preset yields.
+type opened struct {
+	scheme
+	security   []string // security headers that come from the configuration (canonical names)
+	idUnsigned bool
+}
+
+// noHandshake is embedded by schemes whose requests all carry events.
+type noHandshake struct{}
+
+func (noHandshake) handshake(*Request) (*Response, error) { return nil, nil }
+
+// Source is a preset opened with one source's configuration. It is safe for concurrent use.
+type Source struct {
+	provider *Provider
+	keys     []key
+	rules    opened
+	security []string
+	naming   naming
+}
+
+// New opens a source. The error joins a *ConfigError for each wrong key.
+func New(cfg Config) (*Source, error) {
+	p, ok := ByName(cfg.Provider)
+	if !ok {
+		return nil, &ConfigError{Key: "provider", Err: fmt.Errorf("unknown provider %q: expected one of %s", cfg.Provider, Names())}
+	}
+	o := newOpening(p, cfg)
+	s := &Source{provider: p, keys: o.keys}
+	s.rules = p.open(o)
+	s.naming = o.naming()
+	o.unused()
+	if len(o.errs) > 0 {
+		return nil, errors.Join(o.errs...)
+	}
+	s.security = slices.Concat(p.SecurityHeaders, s.rules.security, s.naming.headers)
+	return s, nil
+}
+
+// Provider is the preset that the source was opened with.
+func (s *Source) Provider() *Provider { return s.provider }
+
+// Receive decides on one request. The error is a *Refusal. It neither changes nor keeps the request.
+func (s *Source) Receive(r *Request) (Verified, error) {
+	if !s.provider.accepts(r.Method) {
+		return Verified{}, errMethod
+	}
+	for _, name := range s.security {
+		if len(r.Header[name]) > 1 {
+			return Verified{}, errRepeatedHeader
+		}
+	}
+	p, err := s.rules.verify(r)
+	if err != nil {
+		return Verified{}, err
+	}
+	v := Verified{SignedURL: p.signedURL, IDUnsigned: s.provider.IDUnsigned || s.rules.idUnsigned}
+	if p.key != noKey {
+		v.SecretID = s.keys[p.key].id
+	}
+	if v.Handshake, err = s.rules.handshake(r); err != nil {
+		return Verified{}, err
+	}
+	if v.Handshake != nil {
+		return v, nil
+	}
+	if err := s.identify(r, &v); err != nil {
+		return Verified{}, err
+	}
+	return v, nil
+}
+
+// identify fills in what the event is called: by the preset's rule, then by the source's own expressions.
+func (s *Source) identify(r *Request, v *Verified) error {
+	var err error
+	if v.Identity, err = s.rules.identify(r); err != nil {
+		return err
+	}
+	if err := s.naming.apply(r, v); err != nil {
+		return err
+	}
+	if v.ID, err = cleanID(v.ID); err != nil {
+		return err
+	}
+	return checkType(v.Type)
+}
+
+func (p *Provider) accepts(method string) bool {
+	if p.Methods == nil {
+		return method == http.MethodPost
+	}
+	return slices.Contains(p.Methods, method)
+}
+
+// get returns a header that Receive has found at most once; name is canonical.
+func get(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// mediaType is the request's content type in lower case, without parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(get(h, "Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(t))
+}
