@@ -1,0 +1,246 @@
+// Package row is the archive's row: one Kafka record. A record comes in and the values of one Parquet row go out, or
+// the other way round. It must never look into a body, and must never make a file unreadable, whatever bytes a
+// record holds.
+package row
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/event"
+)
+
+// SchemaVersion is the version of the columns' names, types and meaning. Within a version nothing of them changes.
+const SchemaVersion = 1
+
+// Attributes that the archiver adds to those of the record. All of them begin with attributePrefix.
+const (
+	attributePrefix = "archive."
+	// AttributeUndecodable is "true" where the record is no delivery: its columns hold what is known.
+	AttributeUndecodable = attributePrefix + "undecodable"
+	// AttributeControl is "true" where the record is a marker that Kafka itself wrote.
+	AttributeControl = attributePrefix + "control"
+	// AttributeKey is the record's key, where it is not the event ID.
+	AttributeKey = attributePrefix + "key"
+	// AttributeBase64 and a place are the exact bytes of a text that is not valid UTF-8, in base64. The place is a
+	// column, or headers.{name}.{index from 0}, attributes.{name} or attributes.{name}.name.
+	AttributeBase64 = attributePrefix + "base64."
+)
+
+// Row is one Kafka record as the archive keeps it. An empty text and a zero time are NULL. All texts are valid UTF-8.
+type Row struct {
+	Source, Provider      string
+	EventID, Type         string
+	EventTime, ReceivedAt time.Time // microseconds, UTC
+	KafkaTimestamp        time.Time // the broker's, UTC
+	DeliveryID            string
+	ContentType           string
+	Headers               []Header // in the order in which each name first came
+	Body                  []byte
+	BodySHA256            [sha256.Size]byte
+	Method, Path, Query   string
+	SignedURL, RemoteAddr string
+	SecretID, Verdict     string
+	BodyKeyID             string      // empty: the body is plain
+	Attributes            []Attribute // sorted by name, names are distinct
+	Topic                 string
+	TopicID               [16]byte
+	Partition             int32
+	Offset                int64
+	SchemaVersion         int32
+}
+
+// Header is a request header and its values in order. Names are distinct within a row.
+type Header struct {
+	Name   string
+	Values []string
+}
+
+// Attribute is what has no column of its own.
+type Attribute struct{ Name, Value string }
+
+// From returns the row of a record of the topic with the given ID. It takes every record, also one that is no
+// delivery. The row shares the record's memory.
+func From(r *kgo.Record, topicID [16]byte) *Row {
+	d, rest, err := event.Salvage(r)
+	w := &Row{
+		EventTime: micros(d.Time), ReceivedAt: micros(d.ReceivedAt), KafkaTimestamp: micros(r.Timestamp),
+		Body: r.Value, BodySHA256: sha256.Sum256(r.Value),
+		Topic: r.Topic, TopicID: topicID, Partition: r.Partition, Offset: r.Offset, SchemaVersion: SchemaVersion,
+	}
+	a := attributes{}
+	for _, t := range w.texts(d) {
+		*t.row = a.text(t.column, *t.from)
+	}
+	w.Headers = groupHeaders(d.Headers, a)
+	for _, h := range rest {
+		a.add(h.Key, string(h.Value))
+	}
+	if d.TraceParent != "" {
+		a.add("traceparent", d.TraceParent)
+	}
+	if d.TraceState != "" {
+		a.add("tracestate", d.TraceState)
+	}
+	if err != nil {
+		a.add(AttributeUndecodable, "true")
+		if r.Key != nil {
+			a.add(AttributeKey, string(r.Key))
+		}
+	}
+	if r.Attrs.IsControl() {
+		a.add(AttributeControl, "true")
+	}
+	w.Attributes = a.sorted()
+	return w
+}
+
+// Size is about how much memory the record takes, in bytes. It is known before the row is made.
+func Size(r *kgo.Record) int64 {
+	const fixed = 256
+	n := fixed + len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
+	}
+	return int64(n)
+}
+
+// Delivery returns the delivery with its exact bytes, as the record held it: texts that are not UTF-8 come from their
+// attributes. Times have lost what is below a microsecond. ok is false for a record that is no delivery.
+func (w *Row) Delivery() (d *event.Delivery, ok bool) {
+	attribute := w.attributeMap()
+	exact := func(place, text string) string {
+		if b, err := base64.StdEncoding.DecodeString(attribute[AttributeBase64+place]); err == nil && len(b) > 0 {
+			return string(b)
+		}
+		return text
+	}
+	d = &event.Delivery{Time: w.EventTime, ReceivedAt: w.ReceivedAt, Body: w.Body}
+	for _, t := range w.texts(d) {
+		*t.from = exact(t.column, *t.row)
+	}
+	d.TraceParent, d.TraceState = exact("attributes.traceparent", attribute["traceparent"]), exact("attributes.tracestate", attribute["tracestate"])
+	for _, h := range w.Headers {
+		for i, v := range h.Values {
+			d.Headers = append(d.Headers, event.Header{Name: h.Name, Value: exact(headerPlace(h.Name, i), v)})
+		}
+	}
+	_, undecodable := attribute[AttributeUndecodable]
+	return d, !undecodable
+}
+
+// Attribute returns the value of an attribute, or "".
+func (w *Row) Attribute(name string) string { return w.attributeMap()[name] }
+
+// SameRecord says whether two rows can be of the same Kafka record. It looks only at what every release writes alike.
+func (w *Row) SameRecord(o *Row) bool {
+	return w.Offset == o.Offset && w.Partition == o.Partition && w.TopicID == o.TopicID &&
+		w.KafkaTimestamp.Equal(o.KafkaTimestamp) && w.BodySHA256 == o.BodySHA256 &&
+		w.Source == o.Source && w.EventID == o.EventID && w.DeliveryID == o.DeliveryID
+}
+
+func (w *Row) attributeMap() map[string]string {
+	m := make(map[string]string, len(w.Attributes))
+	for _, a := range w.Attributes {
+		m[a.Name] = a.Value
+	}
+	return m
+}
+
+// text ties a text column to the delivery's field of the same meaning.
+type text struct {
+	column    string
+	row, from *string
+}
+
+func (w *Row) texts(d *event.Delivery) [13]text {
+	return [...]text{
+		{"source", &w.Source, &d.Source},
+		{"provider", &w.Provider, &d.Provider},
+		{"event_id", &w.EventID, &d.ID},
+		{"type", &w.Type, &d.Type},
+		{"delivery_id", &w.DeliveryID, &d.DeliveryID},
+		{"content_type", &w.ContentType, &d.ContentType},
+		{"method", &w.Method, &d.Method},
+		{"path", &w.Path, &d.Path},
+		{"query", &w.Query, &d.Query},
+		{"signed_url", &w.SignedURL, &d.SignedURL},
+		{"remote_addr", &w.RemoteAddr, &d.RemoteAddr},
+		{"secret_id", &w.SecretID, &d.SecretID},
+		{"verdict", &w.Verdict, (*string)(&d.Verdict)},
+	}
+}
+
+func groupHeaders(hs []event.Header, a attributes) []Header {
+	out := make([]Header, 0, len(hs))
+next:
+	for _, h := range hs {
+		name := strings.ToValidUTF8(h.Name, "\uFFFD")
+		for i := range out {
+			if out[i].Name == name {
+				place := headerPlace(name, len(out[i].Values))
+				out[i].Values = append(out[i].Values, a.text(place, h.Value))
+				continue next
+			}
+		}
+		out = append(out, Header{name, []string{a.text(headerPlace(name, 0), h.Value)}})
+	}
+	return out
+}
+
+func headerPlace(name string, i int) string { return "headers." + name + "." + strconv.Itoa(i) }
+
+// attributes collects what has no column.
+type attributes map[string]string
+
+// text returns s, or its readable form when it is not UTF-8; the exact bytes then become an attribute.
+func (a attributes) text(place, s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	a[AttributeBase64+place] = base64.StdEncoding.EncodeToString([]byte(s))
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// add keeps an attribute under its name; the second one of a name is called {name}#2.
+func (a attributes) add(name, value string) {
+	shown := strings.ToValidUTF8(name, "\uFFFD")
+	free := shown
+	for i := 2; ; i++ {
+		if _, taken := a[free]; !taken {
+			break
+		}
+		free = fmt.Sprintf("%s#%d", shown, i)
+	}
+	if shown != name {
+		a.text("attributes."+free+".name", name)
+	}
+	a[free] = a.text("attributes."+free, value)
+}
+
+func (a attributes) sorted() []Attribute {
+	if len(a) == 0 {
+		return nil
+	}
+	out := make([]Attribute, 0, len(a))
+	for k, v := range a {
+		out = append(out, Attribute{k, v})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func micros(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Microsecond)
+}

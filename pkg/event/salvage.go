@@ -1,0 +1,48 @@
+package event
+
+import (
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Salvage reads as much of a record as it can, for the archive, which keeps every record. The headers that have no
+// place in a Delivery come back in rest, in their order: unknown ones, doubled ones and malformed ones. For a record
+// that Decode takes, the delivery is the same and err is nil; otherwise err is Decode's, and the delivery holds what
+// is known. The delivery's body is the record's value itself.
+func Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
+	d, err = Decode(r)
+	if err == nil {
+		var scratch Delivery
+		for _, h := range r.Headers {
+			if strings.HasPrefix(h.Key, prefixHTTP) {
+				continue
+			}
+			if known, _ := scratch.set(h.Key, string(h.Value)); !known {
+				rest = append(rest, h)
+			}
+		}
+		return d, rest, nil
+	}
+	d = &Delivery{Body: r.Value}
+	seen := make(map[string]bool, len(r.Headers))
+	for _, h := range r.Headers {
+		k, v := h.Key, string(h.Value)
+		if name, ok := strings.CutPrefix(k, prefixHTTP); ok {
+			d.Headers = append(d.Headers, Header{name, v})
+			continue
+		}
+		before := *d
+		known, bad := d.set(k, v)
+		if !known || bad != nil || seen[k] || k == headerSpecVersion || k == headerVersion {
+			*d = before
+			rest = append(rest, h)
+			continue
+		}
+		seen[k] = true
+	}
+	if d.Verdict.Has(FlagNoType) {
+		d.Type = ""
+	}
+	return d, rest, err
+}
