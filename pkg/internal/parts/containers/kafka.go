@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	mobycontainer "github.com/moby/moby/api/types/container"
+	mobynetwork "github.com/moby/moby/api/types/network"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/network"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/internal/parts"
+)
+
+const brokers = 3
+
+// kafka is a cluster of three brokers that are controllers, too. A broker tells its clients the port under which the
+// host reaches it, and that port must stay when the container is started again; so it is chosen here.
+type kafka struct {
+	network    *testcontainers.DockerNetwork
+	containers [brokers]*testcontainers.DockerContainer
+	addresses  [brokers]string
+}
+
+func (k *kafka) start(ctx context.Context) (_ string, err error) {
+	if k.network, err = network.New(ctx); err != nil {
+		return "", err
+	}
+	provider, err := testcontainers.NewDockerProvider()
+	if err != nil {
+		return "", err
+	}
+	host, err := provider.DaemonHost(ctx)
+	if err != nil {
+		return "", err
+	}
+	var group sync.WaitGroup
+	errs := make([]error, brokers)
+	for i := range brokers {
+		port, err := parts.FreePort()
+		if err != nil {
+			return "", err
+		}
+		k.addresses[i] = fmt.Sprintf("%s:%d", host, port)
+		group.Go(func() { k.containers[i], errs[i] = k.broker(ctx, i, port) })
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return "", err
+	}
+	for i := range brokers {
+		if err := k.serves(ctx, i); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(k.addresses[:], ","), nil
+}
+
+func name(i int) string { return fmt.Sprintf("kafka-%d", i+1) }
+
+func (k *kafka) broker(ctx context.Context, i, port int) (*testcontainers.DockerContainer, error) {
+	var voters []string
+	for j := range brokers {
+		voters = append(voters, fmt.Sprintf("%d@%s:9093", j+1, name(j)))
+	}
+	inside := mobynetwork.MustParsePort("9092/tcp")
+	return testcontainers.Run(ctx, "apache/kafka:4.1.0",
+		network.WithNetwork([]string{name(i)}, k.network),
+		testcontainers.WithExposedPorts("9092/tcp"),
+		testcontainers.WithHostConfigModifier(func(host *mobycontainer.HostConfig) {
+			host.PortBindings = mobynetwork.PortMap{inside: {{HostPort: fmt.Sprint(port)}}}
+		}),
+		testcontainers.WithEnv(map[string]string{
+			"CLUSTER_ID":                                     "Y2F0Y2htZW50LXRlc3RzMQ",
+			"KAFKA_NODE_ID":                                  fmt.Sprint(i + 1),
+			"KAFKA_PROCESS_ROLES":                            "broker,controller",
+			"KAFKA_CONTROLLER_QUORUM_VOTERS":                 strings.Join(voters, ","),
+			"KAFKA_CONTROLLER_LISTENER_NAMES":                "CONTROLLER",
+			"KAFKA_LISTENERS":                                "PLAINTEXT://:9092,BROKER://:9094,CONTROLLER://:9093",
+			"KAFKA_ADVERTISED_LISTENERS":                     fmt.Sprintf("PLAINTEXT://%s,BROKER://%s:9094", k.addresses[i], name(i)),
+			"KAFKA_LISTENER_SECURITY_PROTOCOL_MAP":           "PLAINTEXT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+			"KAFKA_INTER_BROKER_LISTENER_NAME":               "BROKER",
+			"KAFKA_DEFAULT_REPLICATION_FACTOR":               "3",
+			"KAFKA_MIN_INSYNC_REPLICAS":                      "2",
+			"KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR":         "3",
+			"KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS":             "8",
+			"KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "3",
+			"KAFKA_TRANSACTION_STATE_LOG_MIN_ISR":            "2",
+			"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS":         "0",
+			"KAFKA_MESSAGE_MAX_BYTES":                        "26214400",
+			"KAFKA_REPLICA_FETCH_MAX_BYTES":                  "26214400",
+			"KAFKA_HEAP_OPTS":                                "-Xms128M -Xmx384M",
+		}))
+}
+
+// serves waits until broker i itself tells that it takes part in the cluster.
+func (k *kafka) serves(ctx context.Context, i int) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(k.addresses[i]), kgo.DialTimeout(2*time.Second))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for {
+		meta, err := kadm.NewClient(cl).BrokerMetadata(ctx)
+		if err == nil && slices.Contains(meta.Brokers.NodeIDs(), int32(i+1)) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("broker %s does not serve: %w", name(i), errors.Join(ctx.Err(), err))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (k *kafka) do(ctx context.Context, what string, i int) error {
+	if i < 0 || i >= brokers {
+		return fmt.Errorf("no broker %d", i)
+	}
+	atOnce, politely := time.Duration(0), 30*time.Second
+	switch what {
+	case "kill":
+		return k.containers[i].Stop(ctx, &atOnce)
+	case "stop":
+		return k.containers[i].Stop(ctx, &politely)
+	case "start":
+		if err := k.containers[i].Start(ctx); err != nil {
+			return err
+		}
+		return k.serves(ctx, i)
+	}
+	return fmt.Errorf("this part knows no %q", what)
+}
+
+func (k *kafka) remove(ctx context.Context) error {
+	var errs []error
+	for _, c := range k.containers {
+		if c != nil {
+			errs = append(errs, c.Terminate(ctx, testcontainers.StopTimeout(0)))
+		}
+	}
+	if k.network != nil {
+		errs = append(errs, k.network.Remove(ctx))
+	}
+	return errors.Join(errs...)
+}
