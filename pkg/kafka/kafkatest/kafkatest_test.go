@@ -45,16 +45,18 @@ func TestBreakable(t *testing.T) {
 		defer cancel()
 		return cl.ProduceSync(ctx, &kgo.Record{Value: []byte("x")}).FirstErr()
 	}
-	eventually := func() { require.Eventually(t, func() bool { return produce() == nil }, 60*time.Second, 100*time.Millisecond) }
+	eventually := func() {
+		require.Eventually(t, func() bool { return produce() == nil }, 60*time.Second, 100*time.Millisecond)
+	}
 	eventually()
 
 	leader := c.Leader(topic, 0)
-	c.Kill(leader)
+	c.Stop(leader)
 	eventually()
 	require.NotEqual(t, leader, c.Leader(topic, 0), "another broker leads")
 
 	next := c.Leader(topic, 0)
-	c.Stop(next)
+	c.Kill(next)
 	require.Error(t, produce(), "one broker is not enough")
 
 	c.Start(leader)

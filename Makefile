@@ -1,0 +1,79 @@
+# Every step of CI is a target here, and so is what a developer needs. `make` prints them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-real test-containers bench fuzz lint fmt generate verify standalone tidy clean
+
+MODULES := $(shell go list -m -f '{{.Dir}}')
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/catchment-dev/catchment/pkg/run.Version=$(VERSION)
+PACKAGES ?= work
+FLAGS ?=
+FUZZTIME ?= 10s
+PARTS := .parts
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## run everything in one process; makes ./catchment.yaml and ./catchment-data on the first start
+	go run ./cmd/catchment up
+
+build: ## build the four programs into bin/
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/catchment ./cmd/catchment
+	@for service in ingress processor archiver; do \
+	  echo "go build -o bin/catchment-$$service"; \
+	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/catchment-$$service ./$$service/cmd/$$service; \
+	done
+
+test: ## run all tests; on the real parts that the environment names, else on kfake and a local Postgres
+	@rm -f $(PARTS); go vet $(PACKAGES)
+	@status=0; CATCHMENT_TEST_PARTS_FILE=$(CURDIR)/$(PARTS) go test -race -count=1 -timeout 20m $(FLAGS) $(PACKAGES) || status=$$?; \
+	sort -u $(PARTS) 2>/dev/null || true; rm -f $(PARTS); exit $$status
+
+test-real: ## run all tests on three real Kafka brokers, Postgres and an S3 server; needs Java and Maven
+	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"' EXIT; bash scripts/parts.sh start "$$dir" >/dev/null; \
+	eval "$$(bash scripts/parts.sh env "$$dir")"; CATCHMENT_TEST_REAL=1 $(MAKE) --no-print-directory test
+
+test-containers: ## run all tests on Kafka, Postgres and S3 in containers; needs a Docker engine
+	@CATCHMENT_TEST_REAL=1 CATCHMENT_TEST_CONTAINERS=1 $(MAKE) --no-print-directory test
+
+bench: ## print the benchmarks
+	go test -run '^$$' -bench . -benchmem -timeout 30m $(FLAGS) $(PACKAGES)
+
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@for module in $(MODULES); do cd $$module; \
+	  grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r package; do \
+	    grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$package/*_test.go | cut -c6- | while read -r target; do \
+	      echo "$$module/$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	    done; \
+	  done; \
+	done
+
+lint: ## run the linters, and shellcheck when it is there
+	@bin=$$(bash scripts/tools.sh golangci-lint); status=0; for module in $(MODULES); do \
+	  echo "lint $${module##*/}"; (cd $$module && $$bin/golangci-lint run --config $(CURDIR)/.golangci.yml --allow-parallel-runners ./...) || status=1; \
+	done; \
+	if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run || status=1; fi; exit $$status
+
+fmt: ## format all Go files
+	@bin=$$(bash scripts/tools.sh golangci-lint); for module in $(MODULES); do \
+	  (cd $$module && $$bin/golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...); \
+	done
+
+generate: ## make again what is generated: schemas, and the golden files of the tests
+	go generate work
+
+verify: generate ## fail when a generated file is not what its source gives
+	@git diff --exit-code --stat || { echo "verify: commit the files above"; exit 1; }
+
+standalone: ## build each module without the workspace, as an image build or a user of one module does
+	@for module in $(MODULES); do \
+	  echo "standalone $${module##*/}"; cd $$module; GOWORK=off go build ./...; GOWORK=off go mod tidy -diff; \
+	done
+
+tidy: ## tidy all modules
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy); done; go work sync
+
+clean: ## remove what was built
+	rm -rf bin $(PARTS)
