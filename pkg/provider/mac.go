@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"hash"
+	"strings"
 	"sync"
 	"time"
 )
@@ -104,6 +105,7 @@ func appendHex(dst []byte, text string, size int) ([]byte, bool) {
 var (
 	strictBase64    = base64.StdEncoding.Strict()
 	strictBase64URL = base64.RawURLEncoding.Strict()
+	paddedBase64URL = base64.URLEncoding.Strict()
 )
 
 // appendBase64 takes the standard alphabet with padding.
@@ -113,10 +115,8 @@ func appendBase64(dst []byte, text string, size int) ([]byte, bool) {
 
 // appendBase64URL takes the URL alphabet, with or without padding.
 func appendBase64URL(dst []byte, text string, size int) ([]byte, bool) {
-	for range 2 {
-		if len(text) > 0 && text[len(text)-1] == '=' && len(text) > strictBase64URL.EncodedLen(size) {
-			text = text[:len(text)-1]
-		}
+	if strings.HasSuffix(text, "=") {
+		return appendEncoded(dst, text, size, paddedBase64URL)
 	}
 	return appendEncoded(dst, text, size, strictBase64URL)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ type opening struct {
 	Config
 	provider      *Provider
 	keys          []key
+	url           *publicURL // nil: not configured
 	errs          []error
 	usesTolerance bool
 }
@@ -167,24 +167,4 @@ func (o *opening) unused() {
 	if _, ok := o.Options["tolerance"]; ok {
 		o.errorf("options.tolerance", msg)
 	}
-}
-
-// publicURL is the URL under which the provider knows us; nil when none is configured.
-func (o *opening) publicURL() *url.URL {
-	text, name := o.PublicURL, "public_url"
-	if option, ok := o.Options["public_url"]; ok {
-		if text != "" {
-			o.errorf("options.public_url", "is given twice")
-		}
-		text, _ = option.(string)
-		name = "options.public_url"
-	} else if text == "" {
-		return nil
-	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.Fragment != "" || u.User != nil {
-		o.errorf(name, "expected a URL such as https://hooks.example.com, without user or fragment")
-		return nil
-	}
-	return u
 }

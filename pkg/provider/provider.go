@@ -38,7 +38,12 @@ type Provider struct {
 // All is the table of presets, sorted by name.
 var All = []*Provider{
 	github,
+	hmacAny,
+	shopify,
+	slack,
+	standardWebhooks,
 	stripe,
+	svix,
 }
 
 // ByName finds a preset.
@@ -198,4 +203,5 @@ type Sample struct {
 var (
 	errNoSign      = errors.New("this provider's requests cannot be signed here")
 	errEmptySecret = errors.New("the secret is empty")
+	errNeedsID     = errors.New("this scheme signs the event ID: the sample has none")
 )

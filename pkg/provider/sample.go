@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 )
@@ -55,19 +56,37 @@ func (s sampler) uuid() string {
 
 func (s sampler) hex(n int) string { return s.random("0123456789abcdef", n) }
 
-// order is the business object that the event is about, and whether another event of the same order follows: of
-// four events the third and the fourth share one, so that there is a newer and an older one to tell apart.
-func (s sampler) order() (id string, first bool) {
+// order is a business object that events are about. Its values depend on Run and its number alone, for all events
+// of an order agree on them.
+type order struct {
+	id       string
+	early    bool // a later event of the same order follows
+	amount   int  // in the currency's smallest unit
+	currency string
+	item     string
+	buyer    person
+}
+
+// order finds the event's: of four events the third and the fourth share one, so that there is an older and a newer
+// one to tell apart.
+func (s sampler) order() order {
 	seq := s.in.Seq
-	first = seq%4 == 2
 	if seq%4 == 3 {
 		seq--
 	}
-	return "ord_" + strconv.FormatUint(uint64(s.in.Run), 36) + "_" + strconv.Itoa(100000+seq), first
+	o := sampler{r: rand.New(rand.NewPCG(uint64(s.in.Run), uint64(seq)))}
+	return order{
+		id:       "ord_" + strconv.FormatUint(uint64(s.in.Run), 36) + "_" + strconv.Itoa(100000+seq),
+		early:    s.in.Seq%4 == 2,
+		amount:   100 * (5 + o.r.IntN(495)) / pick(o, 1, 1, 2, 4),
+		currency: pick(o, "eur", "usd", "gbp", "sek"),
+		item:     pick(o, "Annual plan", "Two tickets", "Espresso machine, 15 bar", "Wool blanket", "Desk lamp “Ø 20”"),
+		buyer:    o.person(),
+	}
 }
 
-// amount is in the currency's smallest unit.
-func (s sampler) amount() int { return 100 * (5 + s.r.IntN(495)) / pick(s, 1, 1, 2, 4) }
+// price writes an amount with two decimals.
+func price(amount int) string { return fmt.Sprintf("%d.%02d", amount/100, amount%100) }
 
 type person struct{ first, last, mail, city, country, zip string }
 

@@ -56,6 +56,7 @@ func New(cfg Config) (*Source, error) {
 	}
 	o := newOpening(p, cfg)
 	s := &Source{provider: p, keys: o.keys}
+	o.url = o.publicURL()
 	s.rules = p.open(o)
 	s.naming = o.naming()
 	o.unused()

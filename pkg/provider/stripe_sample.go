@@ -10,27 +10,21 @@ import (
 // failed.
 func sampleStripe(r *rand.Rand, in SampleInput) Sample {
 	s := sampler{r, in}
-	order, first := s.order()
+	o := s.order()
 	created := in.Now.Unix()
-	typ, status, failure := "payment_intent.succeeded", "succeeded", "null"
-	if first {
+	typ, status, failure, received := "payment_intent.succeeded", "succeeded", "null", o.amount
+	if o.early {
 		created -= 90
 	}
-	if first || in.Seq%4 != 3 && r.IntN(5) == 0 {
-		typ, status, failure = "payment_intent.payment_failed", "requires_payment_method", stripeFailure(s)
+	if o.early || in.Seq%4 != 3 && r.IntN(5) == 0 {
+		typ, status, failure, received = "payment_intent.payment_failed", "requires_payment_method", stripeFailure(s), 0
 	}
 	id := "evt_3" + s.unique(base62, 23)
-	amount := s.amount()
-	received := amount
-	if failure != "null" {
-		received = 0
-	}
-	who := s.person()
 	body := fmt.Appendf(
-		nil, stripeEvent, id, created, "pi_3"+s.unique(base62, 23), amount, received, s.random(base62, 24), created-4,
-		pick(s, "eur", "usd", "gbp", "sek"), "cus_"+s.random(base62, 14), pick(s, "Annual plan", "Two tickets", "Order "+order, "Espresso machine, 15 bar"),
-		failure, "ch_3"+s.random(base62, 23), order, who.country, "pm_1"+s.random(base62, 23), who.mail,
-		who.city, who.country, who.first+" "+who.last, status, 1+r.IntN(3), "req_"+s.random(base62, 14), s.uuid(), typ,
+		nil, stripeEvent, id, created, "pi_3"+s.unique(base62, 23), o.amount, received, s.random(base62, 24), created-4,
+		o.currency, "cus_"+s.random(base62, 14), o.item, failure, "ch_3"+s.random(base62, 23), o.id, o.buyer.country,
+		"pm_1"+s.random(base62, 23), o.buyer.mail, o.buyer.city, o.buyer.country, o.buyer.first+" "+o.buyer.last, status,
+		1+r.IntN(3), "req_"+s.random(base62, 14), s.uuid(), typ,
 	)
 	return Sample{ID: id, Type: typ, Body: body, Header: http.Header{
 		"Content-Type":  {"application/json; charset=utf-8"},

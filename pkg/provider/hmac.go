@@ -1,0 +1,322 @@
+package provider
+
+import (
+	"crypto/sha1" //nolint:gosec // HMAC-SHA1 is what some providers sign with
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// hmac: any HMAC scheme, described in the source's section hmac
+//
+//	header     hmac.header: prefix and signature; several of them where a separator is given
+//	signed     hmac.signed, a template (see template.go)
+//	tolerance  hmac.tolerance, 5 minutes by default, where a timestamp_header is given
+//	ID         event_id (CEL), else id_header
+//	type       event_type (CEL), else type_header
+//	time       none
+//
+// Oddities: a timestamp_header that the template leaves out is refused, for anybody could write another time into
+// it. An id_header that the template leaves out is allowed, as GitHub and Shopify have it, and said to be unsigned.
+var hmacAny = &Provider{
+	Name:      "hmac",
+	Docs:      "https://datatracker.ietf.org/doc/html/rfc2104",
+	newSecret: newHexSecret,
+	open:      openHMAC,
+	sign:      signHMAC,
+	sample:    sampleHMAC,
+}
+
+// hmacRules is the section hmac, checked, with its defaults in place.
+type hmacRules struct {
+	header, stampHeader, idHeader, typeHeader string // canonical; empty: none
+	prefix, separator                         string
+	newHash                                   func() hash.Hash
+	decode                                    decoding
+	encode                                    func([]byte) string
+	secret                                    func(text string) ([]byte, error)
+	signed                                    template
+}
+
+type hmacScheme struct {
+	noHandshake
+	hmacRules
+	macs   *macs
+	window window
+	url    *publicURL
+}
+
+func openHMAC(o *opening) opened {
+	if o.HMAC == nil {
+		o.errorf("hmac", "is missing: provider hmac needs it, with at least the key header")
+		return opened{}
+	}
+	rules, errs := newHMACRules(o.HMAC)
+	o.errs = append(o.errs, errs...)
+	if len(errs) > 0 {
+		return opened{}
+	}
+	s := &hmacScheme{hmacRules: rules, macs: o.macs(rules.newHash, rules.secret), url: o.url, window: -1}
+	if s.stampHeader != "" {
+		preset := 5 * time.Minute
+		if o.HMAC.Tolerance != 0 {
+			preset = o.HMAC.Tolerance
+		}
+		s.window = o.tolerance(preset)
+	}
+	if s.signed.has(partURL) && s.url == nil {
+		o.errorf("public_url", "is missing: hmac.signed contains {url}, the URL that the provider calls")
+	}
+	security := []string{s.header}
+	for _, name := range append([]string{s.stampHeader, s.idHeader, s.typeHeader}, s.signed.headers()...) {
+		if name != "" {
+			security = append(security, name)
+		}
+	}
+	return opened{scheme: s, security: security, idUnsigned: s.idHeader != "" && !s.covers(s.idHeader, partID)}
+}
+
+// covers says whether the signature covers the header, by its own placeholder or by name.
+func (h *hmacRules) covers(header string, kind partKind) bool {
+	if h.signed.has(kind) {
+		return true
+	}
+	for _, name := range h.signed.headers() {
+		if name == header {
+			return true
+		}
+	}
+	return false
+}
+
+// newHMACRules checks the section; the errors are *ConfigError.
+func newHMACRules(c *HMAC) (hmacRules, []error) {
+	var errs []error
+	wrong := func(key, format string, args ...any) {
+		errs = append(errs, &ConfigError{Key: "hmac." + key, Err: fmt.Errorf(format, args...)})
+	}
+	header := func(key, name string) string {
+		if name != "" && !isToken(name) {
+			wrong(key, "%q is no header name", name)
+		}
+		return http.CanonicalHeaderKey(name)
+	}
+	h := hmacRules{
+		header: header("header", c.Header), stampHeader: header("timestamp_header", c.TimestampHeader),
+		idHeader: header("id_header", c.IDHeader), typeHeader: header("type_header", c.TypeHeader),
+		prefix: c.Prefix, separator: c.Separator,
+	}
+	if c.Header == "" {
+		wrong("header", "is missing: the name of the header that carries the signature")
+	}
+	var err error
+	if h.newHash, err = hashOf(c.Algorithm); err != nil {
+		wrong("algorithm", "%w", err)
+	}
+	if h.decode, h.encode, err = encodingOf(c.Encoding); err != nil {
+		wrong("encoding", "%w", err)
+	}
+	if h.secret, err = secretFormOf(c.SecretEncoding); err != nil {
+		wrong("secret_encoding", "%w", err)
+	}
+	if h.signed, err = parseTemplate(c.Signed); err != nil {
+		wrong("signed", "%w", err)
+		return h, errs
+	}
+	if h.signed.has(partStamp) && h.stampHeader == "" {
+		wrong("timestamp_header", "is missing: signed contains {timestamp}")
+	}
+	if h.signed.has(partID) && h.idHeader == "" {
+		wrong("id_header", "is missing: signed contains {id}")
+	}
+	if h.stampHeader != "" && !h.covers(h.stampHeader, partStamp) {
+		wrong("timestamp_header", "is not signed: signed does not contain {timestamp}, so that anybody could change it")
+	}
+	return h, errs
+}
+
+func hashOf(name string) (func() hash.Hash, error) {
+	switch name {
+	case "sha1":
+		return sha1.New, nil
+	case "sha256", "":
+		return sha256.New, nil
+	case "sha384":
+		return sha512.New384, nil
+	case "sha512":
+		return sha512.New, nil
+	}
+	return sha256.New, fmt.Errorf("unknown algorithm %q: expected one of sha1, sha256, sha384, sha512", name)
+}
+
+func encodingOf(name string) (decoding, func([]byte) string, error) {
+	switch name {
+	case "hex", "":
+		return appendHex, hex.EncodeToString, nil
+	case "base64":
+		return appendBase64, base64.StdEncoding.EncodeToString, nil
+	case "base64url":
+		return appendBase64URL, base64.RawURLEncoding.EncodeToString, nil
+	}
+	return nil, nil, fmt.Errorf("unknown encoding %q: expected one of hex, base64, base64url", name)
+}
+
+func secretFormOf(name string) (func(string) ([]byte, error), error) {
+	switch name {
+	case "text", "":
+		return plainSecret, nil
+	case "hex":
+		return hexSecret, nil
+	case "base64":
+		return base64Secret, nil
+	}
+	return plainSecret, fmt.Errorf("unknown form %q: expected one of text, hex, base64", name)
+}
+
+func hexSecret(text string) ([]byte, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, errors.New("the secret is not hex, as secret_encoding says")
+	}
+	return b, nil
+}
+
+func base64Secret(text string) ([]byte, error) {
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errors.New("the secret is not base64 with padding, as secret_encoding says")
+	}
+	return b, nil
+}
+
+// isToken says whether name can be a header's (RFC 9110, token).
+func isToken(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func (s *hmacScheme) verify(r *Request) (proof, error) {
+	header := get(r.Header, s.header)
+	if header == "" {
+		return proof{}, errUnsigned
+	}
+	var space [128]byte
+	sent, ok := s.signatures(space[:0], header, s.macs.size)
+	if !ok {
+		return proof{}, errMalformed
+	}
+	in := s.input(r)
+	at, err := s.stamp(in.stamp)
+	if err != nil {
+		return proof{}, err
+	}
+	if err := s.signed.check(&in); err != nil {
+		return proof{}, err
+	}
+	key, err := s.macs.find(r.Now, sent, func(m *mac) { s.signed.write(m, &in) })
+	if err != nil {
+		return proof{}, err
+	}
+	return proof{key: key, signedURL: in.url}, s.window.check(at, r.Now)
+}
+
+// signatures appends the MACs that the header holds. Where there may be several, those of another form are skipped.
+func (h *hmacRules) signatures(sent []byte, header string, size int) ([]byte, bool) {
+	if h.separator == "" {
+		text, ok := strings.CutPrefix(header, h.prefix)
+		if !ok {
+			return nil, false
+		}
+		return h.decode(sent, text, size)
+	}
+	for part := range strings.SplitSeq(header, h.separator) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(part), h.prefix); ok {
+			sent, _ = h.decode(sent, text, size)
+		}
+	}
+	return sent, len(sent) > 0
+}
+
+func (s *hmacScheme) input(r *Request) templateInput {
+	in := templateInput{
+		stamp: get(r.Header, s.stampHeader), id: get(r.Header, s.idHeader),
+		method: r.Method, path: r.Path, query: r.RawQuery, header: r.Header, body: r.Body,
+	}
+	if s.signed.has(partURL) {
+		in.url = s.url.of(r)
+	}
+	return in
+}
+
+func (s *hmacScheme) stamp(text string) (time.Time, error) {
+	if s.stampHeader == "" {
+		return time.Time{}, nil
+	}
+	if text == "" {
+		return time.Time{}, errNoStamp
+	}
+	at, ok := anyStamp(text)
+	if !ok {
+		return time.Time{}, errStampForm
+	}
+	return at, nil
+}
+
+func (s *hmacScheme) identify(r *Request) (Identity, error) {
+	return Identity{ID: get(r.Header, s.idHeader), Type: get(r.Header, s.typeHeader)}, nil
+}
+
+func signHMAC(in *SignInput) (http.Header, error) {
+	if in.HMAC == nil {
+		return nil, errors.New("the section hmac is missing")
+	}
+	rules, errs := newHMACRules(in.HMAC)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	secret, err := decodeSecret(in.Secret, rules.secret)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(in.URL)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	h := signedHeaders(in)
+	if rules.idHeader != "" {
+		setIfAny(h, rules.idHeader, in.Sample.ID)
+	}
+	if rules.typeHeader != "" {
+		setIfAny(h, rules.typeHeader, in.Sample.Type)
+	}
+	if rules.stampHeader != "" {
+		h.Set(rules.stampHeader, strconv.FormatInt(in.Now.Unix(), 10))
+	}
+	t := templateInput{
+		stamp: get(h, rules.stampHeader), id: get(h, rules.idHeader), url: in.URL,
+		method: in.Method, path: u.EscapedPath(), query: u.RawQuery, header: h, body: in.Body,
+	}
+	if t.method == "" {
+		t.method = http.MethodPost
+	}
+	if err := rules.signed.check(&t); err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	h.Set(rules.header, rules.prefix+rules.encode(sum(rules.newHash, secret, func(m *mac) { rules.signed.write(m, &t) })))
+	return h, nil
+}

@@ -1,0 +1,450 @@
+// Package providertest is the suite that every preset must pass. A preset comes in and a verdict of its test goes
+// out; requests are made by the preset's own Sign and Sample and then spoilt. It never holds knowledge of a scheme
+// that the preset's own golden files should hold.
+package providertest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/provider"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// suite is one preset under test, opened in one way.
+type suite struct {
+	*testing.T
+	p        *provider.Provider
+	hmac     *provider.HMAC
+	several  func(good, bad string) string // joins two signature headers; nil: the scheme has one signature
+	secrets  []provider.Secret             // three, in the preset's own form
+	stamped  bool                          // the scheme signs a time
+	security []string                      // headers that change with the secret or with the time
+}
+
+// Run puts a preset through the suite.
+func Run(t *testing.T, p *provider.Provider) {
+	t.Helper()
+	if p.Name != "hmac" {
+		run(t, &suite{p: p, several: several[p.Name]})
+		return
+	}
+	for name, c := range hmacSchemes {
+		t.Run(name, func(t *testing.T) { run(t, &suite{p: p, hmac: c.hmac, several: c.several}) })
+	}
+}
+
+// several says how a scheme writes two signatures into one header.
+var several = map[string]func(good, bad string) string{
+	"stripe": func(good, bad string) string {
+		stamp, signature, _ := strings.Cut(good, ",")
+		_, other, _ := strings.Cut(bad, ",")
+		return stamp + "," + other + "," + signature + ",v0=" + strings.Repeat("0", 64)
+	},
+	"standard-webhooks": func(good, bad string) string { return "v1a," + good[3:] + " " + bad + " " + good },
+	"svix":              func(good, bad string) string { return bad + " " + good },
+}
+
+var hmacSchemes = map[string]struct {
+	hmac    *provider.HMAC
+	several func(good, bad string) string
+}{
+	"defaults": {hmac: &provider.HMAC{Header: "X-Signature", IDHeader: "X-Id", TypeHeader: "X-Type"}},
+	"timestamp": {hmac: &provider.HMAC{
+		Header: "x-signature", Prefix: "sha256=", Signed: "{timestamp}.{body}", TimestampHeader: "x-timestamp", IDHeader: "x-id", TypeHeader: "x-type",
+	}},
+	"several": {
+		hmac: &provider.HMAC{
+			Header: "X-Signatures", Algorithm: "sha512", Encoding: "base64", Prefix: "v1=", Separator: ",",
+			Signed: "{id}:{timestamp}:{body}", TimestampHeader: "X-Timestamp", IDHeader: "X-Id", TypeHeader: "X-Type",
+		},
+		several: func(good, bad string) string { return "v0=x, " + bad + ", " + good },
+	},
+	"request line": {hmac: &provider.HMAC{
+		Header: "X-Signature", Algorithm: "sha1", Encoding: "base64url", Signed: "{method}\n{path}\n{query}\n{header:X-Type}\n{body}",
+		IDHeader: "X-Id", TypeHeader: "X-Type",
+	}},
+}
+
+func run(t *testing.T, s *suite) {
+	for range 3 {
+		s.secrets = append(s.secrets, provider.Secret{Text: s.p.NewSecret()})
+	}
+	s.T = t
+	s.lookAtHeaders()
+	for name, check := range map[string]func(*suite){
+		"samples": (*suite).samples, "valid": (*suite).valid, "tampered body": (*suite).tamperedBody, "tampered headers": (*suite).tamperedHeaders,
+		"wrong secret": (*suite).wrongSecret, "time": (*suite).time, "missing header": (*suite).missingHeader, "truncated signature": (*suite).truncated,
+		"doubled header": (*suite).doubled, "several signatures": (*suite).severalSignatures, "upper case": (*suite).upperCase, "empty body": (*suite).emptyBody,
+		"validity": (*suite).validity, "rotation": (*suite).rotation, "configuration": (*suite).configuration, "method": (*suite).method, "concurrent": (*suite).concurrent,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := *s
+			c.T = t
+			check(&c)
+		})
+	}
+}
+
+func (s *suite) open(secrets ...provider.Secret) *provider.Source {
+	s.Helper()
+	src, err := provider.New(provider.Config{Source: "test", Provider: s.p.Name, Secrets: secrets, HMAC: s.hmac})
+	s.NoErr(err)
+	return src
+}
+
+// NoErr ends the test on an error.
+func (s *suite) NoErr(err error) {
+	s.Helper()
+	require.NoError(s, err)
+}
+
+func (s *suite) sample(seq int) provider.Sample {
+	return s.p.Sample(rand.New(rand.NewPCG(1, uint64(seq))), provider.SampleInput{Seq: seq, Now: now})
+}
+
+// request signs a sample.
+func (s *suite) request(sample provider.Sample, secret provider.Secret, at time.Time) *provider.Request {
+	s.Helper()
+	h, err := s.p.Sign(&provider.SignInput{
+		Secret: secret.Text, Method: http.MethodPost, URL: "http://localhost/webhooks/test?a=b", Body: sample.Body, Now: at, Sample: sample, HMAC: s.hmac,
+	})
+	s.NoErr(err)
+	return &provider.Request{Method: http.MethodPost, Path: "/webhooks/test", RawQuery: "a=b", Header: h, Body: slices.Clone(sample.Body), Now: now}
+}
+
+func (s *suite) accepts(src *provider.Source, r *provider.Request) provider.Verified {
+	s.Helper()
+	v, err := src.Receive(r)
+	s.NoErr(err)
+	return v
+}
+
+func (s *suite) refuses(src *provider.Source, r *provider.Request, status int) {
+	s.Helper()
+	v, err := src.Receive(r)
+	var refusal *provider.Refusal
+	require.ErrorAs(s, err, &refusal, "accepted as %+v", v)
+	require.Equal(s, status, refusal.Status, refusal.Reason)
+	require.Zero(s, v)
+}
+
+// lookAtHeaders finds out which headers carry the signature and the time: those that change with them.
+func (s *suite) lookAtHeaders() {
+	base := s.request(s.sample(0), s.secrets[0], now).Header
+	otherSecret := s.request(s.sample(0), s.secrets[1], now).Header
+	otherTime := s.request(s.sample(0), s.secrets[0], now.Add(-time.Minute)).Header
+	for name := range base {
+		changes := base.Get(name) != otherTime.Get(name)
+		s.stamped = s.stamped || changes
+		if changes || base.Get(name) != otherSecret.Get(name) {
+			s.security = append(s.security, name)
+		}
+	}
+	slices.Sort(s.security)
+	require.NotEmpty(s, s.security)
+}
+
+// signature names the header that carries the signature.
+func (s *suite) signature() string {
+	base := s.request(s.sample(0), s.secrets[0], now).Header
+	otherSecret := s.request(s.sample(0), s.secrets[1], now).Header
+	for _, name := range s.security {
+		if base.Get(name) != otherSecret.Get(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (s *suite) samples() {
+	ids := map[string]bool{}
+	types := map[string]bool{}
+	for seq := range 200 {
+		a := s.p.Sample(rand.New(rand.NewPCG(1, 2)), provider.SampleInput{Seq: seq, Now: now})
+		b := s.p.Sample(rand.New(rand.NewPCG(1, 2)), provider.SampleInput{Seq: seq, Now: now})
+		require.Equal(s, a, b, "a seed repeats")
+		ids[a.ID] = true
+		v := s.sample(seq)
+		types[v.Type] = true
+		require.True(s, json.Valid(v.Body), "%s", v.Body)
+		require.GreaterOrEqual(s, len(v.Body), 1<<10)
+		require.LessOrEqual(s, len(v.Body), 3<<10)
+	}
+	require.Len(s, ids, 200, "with the same seed, another number makes another ID")
+	require.Greater(s, len(types), 1)
+}
+
+func (s *suite) valid() {
+	src := s.open(s.secrets[0])
+	for seq := range 20 {
+		sample := s.sample(seq)
+		v := s.accepts(src, s.request(sample, s.secrets[0], now))
+		if s.hmac == nil || s.hmac.IDHeader != "" {
+			require.Equal(s, sample.ID, v.ID)
+			require.Equal(s, sample.Type, v.Type)
+		}
+		require.Regexp(s, "^k_[0-9a-f]{12}$", v.SecretID)
+		require.Nil(s, v.Handshake)
+	}
+	require.Equal(s, s.p, src.Provider())
+}
+
+func (s *suite) tamperedBody() {
+	src := s.open(s.secrets[0])
+	sample := s.sample(1)
+	for _, at := range []int{0, 1, len(sample.Body) / 4, len(sample.Body) / 2, len(sample.Body) - 2, len(sample.Body) - 1} {
+		r := s.request(sample, s.secrets[0], now)
+		r.Body[at] ^= 1
+		s.refuses(src, r, http.StatusUnauthorized)
+	}
+	for _, body := range [][]byte{
+		sample.Body[1:], sample.Body[:len(sample.Body)-1], append(slices.Clone(sample.Body), ' '), append([]byte("\xef\xbb\xbf"), sample.Body...), nil,
+	} {
+		r := s.request(sample, s.secrets[0], now)
+		r.Body = body
+		s.refuses(src, r, http.StatusUnauthorized)
+	}
+}
+
+func (s *suite) tamperedHeaders() {
+	src := s.open(s.secrets[0])
+	for _, name := range s.security {
+		whole := s.request(s.sample(2), s.secrets[0], now).Header.Get(name)
+		for i := range whole {
+			r := s.request(s.sample(2), s.secrets[0], now)
+			b := []byte(whole)
+			b[i] ^= 1
+			r.Header.Set(name, string(b))
+			s.refuses(src, r, http.StatusUnauthorized)
+		}
+	}
+}
+
+func (s *suite) wrongSecret() {
+	s.refuses(s.open(s.secrets[0], s.secrets[2]), s.request(s.sample(3), s.secrets[1], now), http.StatusUnauthorized)
+}
+
+func (s *suite) time() {
+	src := s.open(s.secrets[0])
+	for _, off := range []time.Duration{-time.Hour, time.Hour} {
+		r := s.request(s.sample(4), s.secrets[0], now.Add(off))
+		if !s.stamped {
+			s.accepts(src, r)
+			continue
+		}
+		s.refuses(src, r, http.StatusUnauthorized)
+		for option, ok := range map[string]bool{"off": true, "61m": true, "59m": false} {
+			wide, err := provider.New(provider.Config{
+				Provider: s.p.Name, Secrets: s.secrets[:1], HMAC: s.hmac, Options: map[string]any{"tolerance": option},
+			})
+			s.NoErr(err)
+			_, err = wide.Receive(r)
+			require.Equal(s, ok, err == nil, option)
+		}
+	}
+	if !s.stamped {
+		_, err := provider.New(provider.Config{
+			Provider: s.p.Name, Secrets: s.secrets[:1], HMAC: s.hmac, Options: map[string]any{"tolerance": "1h"},
+		})
+		require.ErrorContains(s, err, "options.tolerance")
+	}
+}
+
+func (s *suite) missingHeader() {
+	src := s.open(s.secrets[0])
+	for _, name := range s.security {
+		r := s.request(s.sample(5), s.secrets[0], now)
+		r.Header.Set(name, "")
+		s.refuses(src, r, http.StatusUnauthorized)
+		r.Header.Del(name)
+		s.refuses(src, r, http.StatusUnauthorized)
+	}
+	r := s.request(s.sample(5), s.secrets[0], now)
+	r.Header = nil
+	s.refuses(src, r, http.StatusUnauthorized)
+}
+
+func (s *suite) truncated() {
+	src := s.open(s.secrets[0])
+	name := s.signature()
+	whole := s.request(s.sample(6), s.secrets[0], now).Header.Get(name)
+	for n := range len(whole) {
+		r := s.request(s.sample(6), s.secrets[0], now)
+		r.Header.Set(name, whole[:n])
+		s.refuses(src, r, http.StatusUnauthorized)
+	}
+	for _, more := range []string{"0", "=", "00", ",", " x", "\x00"} {
+		r := s.request(s.sample(6), s.secrets[0], now)
+		r.Header.Set(name, whole+more)
+		if _, err := src.Receive(r); err == nil {
+			padding := more == "=" && s.hmac != nil && s.hmac.Encoding == "base64url"
+			require.True(s, s.several != nil || padding, "accepted with %q behind the signature", more)
+		}
+	}
+}
+
+func (s *suite) doubled() {
+	src := s.open(s.secrets[0])
+	names := slices.Clone(s.security)
+	for _, name := range s.p.SecurityHeaders {
+		require.Equal(s, http.CanonicalHeaderKey(name), name)
+		names = append(names, name)
+	}
+	if s.hmac != nil {
+		names = append(names, s.hmac.IDHeader, s.hmac.TypeHeader)
+	}
+	for _, name := range names {
+		r := s.request(s.sample(7), s.secrets[0], now)
+		if r.Header.Get(name) == "" {
+			continue
+		}
+		r.Header.Add(name, r.Header.Get(name))
+		s.refuses(src, r, http.StatusBadRequest)
+	}
+}
+
+func (s *suite) severalSignatures() {
+	if s.several == nil {
+		return
+	}
+	src := s.open(s.secrets[0])
+	name := s.signature()
+	r := s.request(s.sample(8), s.secrets[0], now)
+	good := r.Header.Get(name)
+	bad := s.request(s.sample(8), s.secrets[1], now).Header.Get(name)
+	r.Header.Set(name, s.several(good, bad))
+	s.accepts(src, r)
+	r.Header.Set(name, s.several(bad, bad))
+	s.refuses(src, r, http.StatusUnauthorized)
+}
+
+var hexDigest = regexp.MustCompile(`[0-9a-f]{40,128}$`)
+
+func (s *suite) upperCase() {
+	r := s.request(s.sample(9), s.secrets[0], now)
+	name := s.signature()
+	if !hexDigest.MatchString(r.Header.Get(name)) {
+		return
+	}
+	r.Header.Set(name, hexDigest.ReplaceAllStringFunc(r.Header.Get(name), strings.ToUpper))
+	s.accepts(s.open(s.secrets[0]), r)
+}
+
+func (s *suite) emptyBody() {
+	sample := s.sample(10)
+	sample.Body = nil
+	r := s.request(sample, s.secrets[0], now)
+	s.accepts(s.open(s.secrets[0]), r)
+	r.Body = []byte(" ")
+	s.refuses(s.open(s.secrets[0]), r, http.StatusUnauthorized)
+}
+
+func (s *suite) validity() {
+	r := s.request(s.sample(11), s.secrets[0], now)
+	for _, c := range []struct {
+		from, until time.Time
+		ok          bool
+	}{
+		{from: now.Add(time.Second)},
+		{until: now},
+		{from: now.Add(-time.Hour), until: now.Add(-time.Second)},
+		{from: now, until: now.Add(time.Second), ok: true},
+		{from: now.Add(-time.Hour), ok: true},
+	} {
+		secret := s.secrets[0]
+		secret.NotBefore, secret.NotAfter = c.from, c.until
+		if c.ok {
+			s.accepts(s.open(s.secrets[1], secret), r)
+		} else {
+			s.refuses(s.open(s.secrets[1], secret), r, http.StatusUnauthorized)
+			s.refuses(s.open(secret), r, http.StatusUnauthorized)
+		}
+	}
+}
+
+func (s *suite) rotation() {
+	secrets := slices.Clone(s.secrets)
+	secrets[1].ID = "2026-q4"
+	src := s.open(secrets...)
+	seen := map[string]bool{}
+	for i := range secrets {
+		v := s.accepts(src, s.request(s.sample(12), secrets[i], now))
+		seen[v.SecretID] = true
+		alone := s.accepts(s.open(secrets[i]), s.request(s.sample(12), secrets[i], now))
+		require.Equal(s, alone.SecretID, v.SecretID, "a secret's ID does not depend on its neighbours")
+	}
+	require.Len(s, seen, 3)
+	require.True(s, seen["2026-q4"])
+}
+
+func (s *suite) configuration() {
+	good := provider.Config{Source: "test", Provider: s.p.Name, Secrets: s.secrets[:1], HMAC: s.hmac}
+	for name, c := range map[string]struct {
+		change func(*provider.Config)
+		key    string
+	}{
+		"no secret":      {func(c *provider.Config) { c.Secrets = nil }, "secrets"},
+		"empty secret":   {func(c *provider.Config) { c.Secrets = []provider.Secret{s.secrets[0], {}} }, "secrets[1]"},
+		"blank secret":   {func(c *provider.Config) { c.Secrets = []provider.Secret{{Text: " "}} }, "secrets[0]"},
+		"line break":     {func(c *provider.Config) { c.Secrets = []provider.Secret{{Text: s.secrets[0].Text + "\n"}} }, "secrets[0]"},
+		"same secret":    {func(c *provider.Config) { c.Secrets = []provider.Secret{s.secrets[0], s.secrets[0]} }, "secrets[1]"},
+		"unknown option": {func(c *provider.Config) { c.Options = map[string]any{"tolerances": "1m"} }, "options.tolerances"},
+		"public URL":     {func(c *provider.Config) { c.Options = map[string]any{"public_url": "hooks.example.com"} }, "options.public_url"},
+		"event_id":       {func(c *provider.Config) { c.EventID = "body." }, "event_id"},
+	} {
+		cfg := good
+		c.change(&cfg)
+		_, err := provider.New(cfg)
+		var wrong *provider.ConfigError
+		require.True(s, errors.As(err, &wrong), "%s: %v", name, err)
+		require.Equal(s, c.key, wrong.Key, name)
+	}
+	_, err := s.p.Sign(&provider.SignInput{HMAC: s.hmac, Now: now})
+	require.Error(s, err, "Sign takes no empty secret")
+}
+
+func (s *suite) method() {
+	src := s.open(s.secrets[0])
+	for _, method := range []string{"GET", "PUT", "HEAD", "post", ""} {
+		if slices.Contains(s.p.Methods, method) {
+			continue
+		}
+		r := s.request(s.sample(13), s.secrets[0], now)
+		r.Method = method
+		s.refuses(src, r, http.StatusMethodNotAllowed)
+	}
+}
+
+func (s *suite) concurrent() {
+	src := s.open(s.secrets...)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		requests := make([]*provider.Request, 25)
+		for seq := range requests {
+			requests[seq] = s.request(s.sample(100*i+seq), s.secrets[seq%3], now)
+		}
+		wg.Go(func() {
+			for _, r := range requests {
+				body := bytes.Clone(r.Body)
+				_, err := src.Receive(r)
+				if err != nil || !bytes.Equal(body, r.Body) {
+					s.Errorf("refused or changed: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
