@@ -47,6 +47,7 @@ type Finding struct {
 type Report struct {
 	Topic      string
 	TopicID    [16]byte
+	ClusterID  string
 	Partitions int
 	Findings   []Finding
 }
@@ -88,18 +89,18 @@ func EnsureTopic(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic st
 func CheckTopic(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic string, maxBody int64) (Report, error) {
 	adm := kadm.NewClient(cl)
 	r := Report{Topic: topic}
-	details, err := adm.ListTopics(ctx, topic)
+	meta, err := adm.Metadata(ctx, topic)
 	if err != nil {
 		return r, fmt.Errorf("ask for topic %s: %w", topic, err)
 	}
-	d, ok := details[topic]
+	d, ok := meta.Topics[topic]
 	if !ok || errors.Is(d.Err, kerr.UnknownTopicOrPartition) {
 		return r, fmt.Errorf("%w: %s", ErrNoTopic, topic)
 	}
 	if d.Err != nil {
 		return r, fmt.Errorf("ask for topic %s: %w", topic, d.Err)
 	}
-	r.TopicID, r.Partitions = d.ID, len(d.Partitions)
+	r.TopicID, r.ClusterID, r.Partitions = d.ID, meta.Cluster, len(d.Partitions)
 	resources, err := adm.DescribeTopicConfigs(ctx, topic)
 	if err != nil {
 		return r, fmt.Errorf("ask for the configuration of topic %s: %w", topic, err)

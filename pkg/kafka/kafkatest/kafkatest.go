@@ -62,6 +62,12 @@ func New(t testing.TB) *Cluster {
 	return &Cluster{Brokers: brokers, Real: true, t: t}
 }
 
+// NewFake returns a kfake for this test alone, also where the brokers of New are real: for tests that inject errors.
+func NewFake(t testing.TB) *Cluster {
+	t.Helper()
+	return newFake(t)
+}
+
 // Breakable returns a cluster that this test has alone, so that it may stop, kill and start brokers. All brokers run
 // when it gets it. Real ones take 10 to 30 s to start, once, and other tests that break brokers are waited for.
 // On kfake it is an imitation: a stopped broker loses its partitions to the others, and with less than two left

@@ -1,0 +1,28 @@
+// Command catchment-ingress verifies webhooks and writes them to Kafka.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/catchment-dev/catchment/ingress"
+	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
+)
+
+func main() {
+	os.Exit(run.Main("catchment-ingress", os.Args[1:], os.Stderr, func(ctx context.Context, path string) error {
+		cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedIngress, settings.NeedSources, settings.NeedTelemetry)
+		if err != nil {
+			return fmt.Errorf("%w: %w", run.ErrUsage, err)
+		}
+		reg := telemetry.Registry()
+		s, err := ingress.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
+		if err != nil {
+			return err
+		}
+		return telemetry.Serve(ctx, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
+	}))
+}

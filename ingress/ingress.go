@@ -1,0 +1,195 @@
+// Package ingress takes webhooks in. HTTP requests come in; verified deliveries go out to Kafka, and a 200 to
+// the sender once Kafka has acknowledged them. It never answers 200 on a doubt, and never changes a body.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+const defaultAckTimeout = 4 * time.Second
+
+// Service is the ingress.
+type Service struct {
+	cfg     settings.Ingress
+	log     *slog.Logger
+	sources map[string]*source
+	engine  *gin.Engine
+	metrics *metrics
+	budget  *budget
+	seen    *seen // nil: no look-up
+	pub     *publisher
+	topic   *topicGuard
+	now     func() time.Time
+
+	listener net.Listener
+	draining atomic.Bool
+}
+
+// source is one endpoint with all that its requests need, looked up once.
+type source struct {
+	name       string
+	rules      *provider.Source
+	ackTimeout time.Duration
+	maxBody    int64
+	rejectNoID bool
+	atOnce     bool // no linger
+	secret     map[string]bool
+	counters   map[outcome]prometheus.Counter
+	seconds    prometheus.Observer
+}
+
+// New opens every source and listens on ingress.listen. It does not need Kafka to be there. The error is
+// config.Errors for a wrong configuration, or that of listening.
+func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+	s := &Service{
+		cfg: cfg.Ingress, log: log.With("service", "ingress"), sources: map[string]*source{},
+		metrics: newMetrics(reg), now: time.Now,
+	}
+	s.budget = &budget{limit: int64(cfg.Ingress.InFlightBytes), gauge: s.metrics.inflight}
+	if cfg.Ingress.Dedup.Store == "memory" {
+		s.seen = newSeen(cfg.Ingress.Dedup.Entries, cfg.Ingress.Dedup.TTL)
+	}
+	var errs config.Errors
+	for name := range cfg.Sources {
+		src, es := s.openSource(cfg, name)
+		errs = append(errs, es...)
+		s.sources[name] = src
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
+		return nil, err
+	}
+	s.topic = &topicGuard{cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client}
+	if s.engine, err = s.routes(); err != nil {
+		return nil, err
+	}
+	if s.listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Ingress.Listen); err != nil {
+		s.pub.close()
+		return nil, fmt.Errorf("listen for webhooks on %s (set ingress.listen to another address): %w", cfg.Ingress.Listen, err)
+	}
+	return s, nil
+}
+
+func (s *Service) openSource(cfg *settings.File, name string) (*source, config.Errors) {
+	c := cfg.Sources[name]
+	rules, errs := cfg.OpenSource(name)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	p := rules.Provider()
+	src := &source{
+		name: name, rules: rules, maxBody: int64(c.MaxBody), rejectNoID: c.OnMissingID == "reject",
+		atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout,
+		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
+		secret: map[string]bool{"Authorization": true, "Proxy-Authorization": true, "Cookie": true, "X-Api-Key": true},
+	}
+	for _, h := range p.SecretHeaders {
+		src.secret[h] = true
+	}
+	if src.maxBody == 0 {
+		src.maxBody = int64(cfg.Ingress.MaxBody)
+	}
+	if src.ackTimeout == 0 {
+		src.ackTimeout = p.AckTimeout
+	}
+	if src.ackTimeout == 0 {
+		src.ackTimeout = defaultAckTimeout
+	}
+	return src, nil
+}
+
+func largestBody(sources map[string]*source) int64 {
+	var n int64
+	for _, s := range sources {
+		n = max(n, s.maxBody)
+	}
+	return n
+}
+
+// forget empties the look-up: Kafka may have lost what it acknowledged.
+func (s *Service) forget() {
+	if s.seen != nil {
+		s.seen.clear()
+	}
+}
+
+// Name returns "ingress".
+func (s *Service) Name() string { return "ingress" }
+
+// Addr returns the address that webhooks are taken on.
+func (s *Service) Addr() string { return s.listener.Addr().String() }
+
+// ServeHTTP answers one request, as the listener would.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.engine.ServeHTTP(w, r) }
+
+// Ready says why the service must get no traffic: it starts, drains, or the topic is unsafe. A Kafka outage is
+// no reason: 503 is the honest answer then.
+func (s *Service) Ready() error {
+	if s.draining.Load() {
+		return errors.New("draining")
+	}
+	return s.topic.err()
+}
+
+// Run serves until ctx ends. Then it stops being ready, goes on for drain_delay, ends the requests in flight
+// within drain_timeout, and waits for Kafka's last answers.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.pub.close()
+	guard, stopGuard := context.WithCancel(ctx)
+	guardDone := make(chan struct{})
+	go func() { defer close(guardDone); s.topic.run(guard) }()
+	defer func() { stopGuard(); <-guardDone }()
+
+	srv := &http.Server{
+		Handler:           s.engine,
+		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(s.listener) }()
+	s.log.Info("taking webhooks", "address", s.Addr(), "sources", len(s.sources))
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve webhooks: %w", err)
+	case <-ctx.Done():
+	}
+	return s.drain(context.WithoutCancel(ctx), srv)
+}
+
+func (s *Service) drain(ctx context.Context, srv *http.Server) error {
+	s.draining.Store(true)
+	srv.SetKeepAlivesEnabled(false)
+	if s.cfg.DrainDelay > 0 {
+		<-time.After(s.cfg.DrainDelay)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		_ = srv.Close()
+		s.log.Warn("requests were still in flight at the end of drain_timeout", "drain_timeout", s.cfg.DrainTimeout.String())
+	}
+	if err := s.pub.flush(ctx); err != nil {
+		s.log.Warn("Kafka had not answered for every record at the end of drain_timeout; their senders got 503 and will send again", "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package ingress
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+const (
+	preflightEvery = time.Minute
+	preflightRetry = time.Second
+	preflightLimit = 15 * time.Second
+)
+
+var errStarting = errors.New("the topic has not been checked yet")
+
+// topicGuard knows whether the topic keeps the promises. It looks at start, every minute, and every second
+// until it has an answer. When Kafka cannot be asked, the last verdict stands.
+type topicGuard struct {
+	cfg     settings.Kafka
+	maxBody int64
+	log     *slog.Logger
+	client  *kgo.Client
+	verdict atomic.Pointer[verdict]
+}
+
+type verdict struct {
+	err   error
+	scope [32]byte // hash of cluster ID and topic ID
+}
+
+func (g *topicGuard) err() error {
+	if v := g.verdict.Load(); v != nil {
+		return v.err
+	}
+	return errStarting
+}
+
+// scope says which topic of which cluster acknowledgements belong to.
+func (g *topicGuard) scope() [32]byte {
+	if v := g.verdict.Load(); v != nil {
+		return v.scope
+	}
+	return [32]byte{}
+}
+
+func (g *topicGuard) run(ctx context.Context) {
+	for {
+		wait := preflightEvery
+		if err := g.look(ctx); err != nil && ctx.Err() == nil {
+			wait = preflightRetry
+			g.log.Warn("the topic could not be checked", "topic", g.cfg.Topic, "error", err)
+		} else if g.err() != nil {
+			wait = preflightRetry
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// look makes a new verdict. The error says that Kafka could not be asked.
+func (g *topicGuard) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
+	defer cancel()
+	report, err := kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody)
+	if errors.Is(err, kafka.ErrNoTopic) && g.cfg.CreateTopic {
+		if err := kafka.EnsureTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody); err != nil {
+			return err
+		}
+		g.log.Info("made the topic", "topic", g.cfg.Topic, "partitions", g.cfg.Partitions, "replication_factor", g.cfg.ReplicationFactor)
+		report, err = kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody)
+	}
+	if errors.Is(err, kafka.ErrNoTopic) {
+		g.conclude(&verdict{err: err})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v := &verdict{err: report.Err(), scope: sha256.Sum256(append([]byte(report.ClusterID), report.TopicID[:]...))}
+	g.conclude(v)
+	return nil
+}
+
+// conclude logs a verdict when it is another than before.
+func (g *topicGuard) conclude(v *verdict) {
+	old := g.verdict.Swap(v)
+	switch {
+	case v.err != nil && (old == nil || old.err == nil || old.err.Error() != v.err.Error()):
+		g.log.Error("not taking webhooks: the topic would not keep what it acknowledges (kafka.accept waives a check by its name)", "error", v.err)
+	case v.err == nil && (old == nil || old.err != nil):
+		g.log.Info("the topic is safe", "topic", g.cfg.Topic)
+	}
+}

@@ -1,0 +1,135 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+var (
+	errFull     = errors.New("the producer's buffer is full")
+	errDeadline = errors.New("no acknowledgement in time")
+)
+
+// recordOverhead is what headers and key may add to a body in a batch.
+const recordOverhead = 128 << 10
+
+// deliveryTimeout is how long an unacknowledged record is kept and tried after its sender got a 503. The
+// producer lets go of it only where that cannot break the partition's sequence.
+const deliveryTimeout = 30 * time.Second
+
+// publisher hands deliveries to Kafka and waits for acks=all.
+type publisher struct {
+	client *kgo.Client // with linger
+	atOnce *kgo.Client // without; nil when no source asks for it
+	topic  string
+	m      *metrics
+	acks   sync.Pool // of chan error
+}
+
+func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logger, m *metrics, onLoss func()) (*publisher, error) {
+	common, err := kafka.Options(cfg.Kafka, "catchment-ingress")
+	if err != nil {
+		return nil, err
+	}
+	common = append(common,
+		kgo.DefaultProduceTopic(cfg.Kafka.Topic),
+		kgo.RequiredAcks(kgo.AllISRAcks()),                   // with idempotence, which is the client's default
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2 of the key, as every Kafka client does
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(int32(max(largestBody(sources)+recordOverhead, 1_000_012))),
+		kgo.MaxBufferedRecords(1<<20),
+		kgo.MaxBufferedBytes(int(cfg.Ingress.InFlightBytes)*2), // the budget is the bound; this one catches headers
+		kgo.RecordDeliveryTimeout(deliveryTimeout),
+		kgo.ProduceRequestTimeout(10*time.Second),
+		kgo.ProducerOnDataLossDetected(func(topic string, partition int32) {
+			m.dataLoss.Inc()
+			log.Error("Kafka may have lost acknowledged records: the broker does not know what this producer wrote", "topic", topic, "partition", partition)
+			onLoss()
+		}),
+	)
+	p := &publisher{topic: cfg.Kafka.Topic, m: m, acks: sync.Pool{New: func() any { return make(chan error, 1) }}}
+	open := func(linger time.Duration) (*kgo.Client, error) {
+		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
+		if err != nil {
+			return nil, fmt.Errorf("kafka client: %w", err)
+		}
+		return cl, nil
+	}
+	if p.client, err = open(cfg.Ingress.Linger); err != nil {
+		return nil, err
+	}
+	for _, s := range sources {
+		if s.atOnce && p.atOnce == nil {
+			if p.atOnce, err = open(0); err != nil {
+				p.client.Close()
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+// publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
+// there is no room, or Kafka's error. release is called once, when the producer is done with d's body: that may
+// be long after errDeadline. The request's context has no part in this: a sender that hangs up must not cancel
+// a batch that holds other senders' records.
+func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, release func()) error {
+	cl := p.client
+	if atOnce {
+		cl = p.atOnce
+	}
+	ack := p.acks.Get().(chan error)
+	start := time.Now()
+	cl.TryProduce(context.Background(), event.Encode(d), func(_ *kgo.Record, err error) {
+		release()
+		ack <- err // has room for one: never blocks, also when nobody waits any more
+	})
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case err := <-ack:
+		p.acks.Put(ack) // only here is it sure that nothing more comes
+		if err == nil {
+			p.m.ack.Observe(time.Since(start).Seconds())
+			return nil
+		}
+		if errors.Is(err, kgo.ErrMaxBuffered) {
+			return errFull
+		}
+		return fmt.Errorf("produce: %w", err)
+	case <-timer.C:
+		return errDeadline
+	}
+}
+
+func (p *publisher) clients() []*kgo.Client {
+	if p.atOnce == nil {
+		return []*kgo.Client{p.client}
+	}
+	return []*kgo.Client{p.client, p.atOnce}
+}
+
+// flush waits until Kafka has answered for every record, or ctx ends.
+func (p *publisher) flush(ctx context.Context) error {
+	var errs []error
+	for _, cl := range p.clients() {
+		errs = append(errs, cl.Flush(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *publisher) close() {
+	for _, cl := range p.clients() {
+		cl.Close()
+	}
+}
