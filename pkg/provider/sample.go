@@ -60,6 +60,7 @@ func (s sampler) hex(n int) string { return s.random("0123456789abcdef", n) }
 // of an order agree on them.
 type order struct {
 	id       string
+	number   int
 	early    bool // a later event of the same order follows
 	amount   int  // in the currency's smallest unit
 	currency string
@@ -77,6 +78,7 @@ func (s sampler) order() order {
 	o := sampler{r: rand.New(rand.NewPCG(uint64(s.in.Run), uint64(seq)))}
 	return order{
 		id:       "ord_" + strconv.FormatUint(uint64(s.in.Run), 36) + "_" + strconv.Itoa(100000+seq),
+		number:   seq,
 		early:    s.in.Seq%4 == 2,
 		amount:   100 * (5 + o.r.IntN(495)) / pick(o, 1, 1, 2, 4),
 		currency: pick(o, "eur", "usd", "gbp", "sek"),

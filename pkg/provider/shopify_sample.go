@@ -19,10 +19,10 @@ func sampleShopify(r *rand.Rand, in SampleInput) Sample {
 	}
 	at := in.Now.UTC()
 	id := s.uuid()
-	number := 1000 + in.Seq
+	orderID := 5_200_000_000_000 + int64(o.number)
 	body := fmt.Appendf(
-		nil, shopifyOrder, 5_200_000_000_000+int64(in.Seq), at.Format(time.RFC3339), strings.ToUpper(o.currency), price(o.amount), price(o.amount*4/5),
-		price(o.amount-o.amount*4/5), financial, number, o.buyer.mail, o.buyer.first, o.buyer.last, o.buyer.city, o.buyer.country, o.buyer.zip,
+		nil, shopifyOrder, orderID, at.Format(time.RFC3339), strings.ToUpper(o.currency), price(o.amount), price(o.amount*4/5),
+		price(o.amount-o.amount*4/5), financial, 1000+o.number, o.buyer.mail, o.buyer.first, o.buyer.last, o.buyer.city, o.buyer.country, o.buyer.zip,
 		o.id, s.hex(32), 1+r.IntN(3), o.item, 7_000_000_000_000+r.Int64N(1e12), 100_000_000+r.IntN(900_000_000), s.random(base36, 8),
 	)
 	return Sample{ID: id, Type: topic, Body: body, Header: http.Header{
@@ -30,7 +30,7 @@ func sampleShopify(r *rand.Rand, in SampleInput) Sample {
 		"User-Agent":             {"Shopify-Captain-Hook"},
 		"X-Shopify-Api-Version":  {"2026-10"},
 		"X-Shopify-Event-Id":     {s.uuid()},
-		"X-Shopify-Order-Id":     {strconv.FormatInt(5_200_000_000_000+int64(in.Seq), 10)},
+		"X-Shopify-Order-Id":     {strconv.FormatInt(orderID, 10)},
 		"X-Shopify-Shop-Domain":  {"north-goods.myshopify.com"},
 		"X-Shopify-Topic":        {topic},
 		"X-Shopify-Triggered-At": {at.Format("2006-01-02T15:04:05.000000000Z07:00")},

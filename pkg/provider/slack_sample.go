@@ -10,7 +10,7 @@ import (
 func sampleSlack(r *rand.Rand, in SampleInput) Sample {
 	s := sampler{r, in}
 	typ := pick(s, "message", "message", "app_mention", "reaction_added")
-	id := "Ev0" + s.unique(base36, 12)
+	id := "Ev0" + s.unique(base36, 18)
 	unix := in.Now.Unix()
 	ts := fmt.Sprintf("%d.%06d", unix, r.IntN(1e6))
 	user, channel := "U"+s.random(base36, 10), "C"+s.random(base36, 10)

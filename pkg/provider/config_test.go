@@ -1,0 +1,179 @@
+package provider_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/provider"
+)
+
+// problems opens a source and lists what is wrong with it, one "key: cause" each.
+func problems(t *testing.T, cfg provider.Config) []string {
+	t.Helper()
+	_, err := provider.New(cfg)
+	if err == nil {
+		return nil
+	}
+	var lines []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		lines = append(lines, line)
+	}
+	var wrong *provider.ConfigError
+	require.True(t, errors.As(err, &wrong))
+	return lines
+}
+
+func TestHMACConfiguration(t *testing.T) {
+	ok := provider.HMAC{Header: "X-Signature"}
+	for name, c := range map[string]struct {
+		hmac provider.HMAC
+		want []string
+	}{
+		"no header":       {provider.HMAC{}, []string{"hmac.header: is missing: the name of the header that carries the signature"}},
+		"header name":     {provider.HMAC{Header: "X Signature"}, []string{`hmac.header: "X Signature" is no header name`}},
+		"algorithm":       {provider.HMAC{Header: "X", Algorithm: "md5"}, []string{`hmac.algorithm: unknown algorithm "md5": expected one of sha1, sha256, sha384, sha512`}},
+		"encoding":        {provider.HMAC{Header: "X", Encoding: "ascii85"}, []string{`hmac.encoding: unknown encoding "ascii85": expected one of hex, base64, base64url`}},
+		"secret encoding": {provider.HMAC{Header: "X", SecretEncoding: "rot13"}, []string{`hmac.secret_encoding: unknown form "rot13": expected one of text, hex, base64`}},
+		"placeholder": {provider.HMAC{Header: "X", Signed: "{ts}.{body}"}, []string{
+			"hmac.signed: unknown placeholder {ts}: expected one of {body} {timestamp} {id} {url} {method} {path} {query} {header:Name}",
+		}},
+		"open brace":   {provider.HMAC{Header: "X", Signed: "{body"}, []string{"hmac.signed: { without }: write {{ for a brace"}},
+		"closed brace": {provider.HMAC{Header: "X", Signed: "{body}}"}, []string{"hmac.signed: } without {: write }} for a brace"}},
+		"no body":      {provider.HMAC{Header: "X", Signed: "{method}"}, []string{"hmac.signed: {body} is missing: whatever the signature does not cover, anybody can change"}},
+		"body twice":   {provider.HMAC{Header: "X", Signed: "{body}{body}"}, []string{"hmac.signed: {body} is there twice"}},
+		"ambiguous": {provider.HMAC{Header: "X", Signed: "{id}{body}", IDHeader: "X-Id"}, []string{
+			"hmac.signed: text is missing between {id} or {header:…} and its neighbour: the signed bytes could be split in two ways",
+		}},
+		"header of a placeholder": {provider.HMAC{Header: "X", Signed: "{header:a b}.{body}"}, []string{`hmac.signed: {header:a b}: "a b" is no header name`}},
+		"host":                    {provider.HMAC{Header: "X", Signed: "{header:host}.{body}"}, []string{"hmac.signed: {header:Host}: use {url} and public_url, for proxies change the host"}},
+		"no timestamp header":     {provider.HMAC{Header: "X", Signed: "{timestamp}.{body}"}, []string{"hmac.timestamp_header: is missing: signed contains {timestamp}"}},
+		"no ID header":            {provider.HMAC{Header: "X", Signed: "{id}.{body}"}, []string{"hmac.id_header: is missing: signed contains {id}"}},
+		"unsigned timestamp": {provider.HMAC{Header: "X", TimestampHeader: "X-Time"}, []string{
+			"hmac.timestamp_header: is not signed: signed does not contain {timestamp}, so that anybody could change it",
+		}},
+		"no public URL": {provider.HMAC{Header: "X", Signed: "{url}{body}"}, []string{"public_url: is missing: hmac.signed contains {url}, the URL that the provider calls"}},
+		"several": {provider.HMAC{Header: "X", Algorithm: "md5", Encoding: "x"}, []string{
+			`hmac.algorithm: unknown algorithm "md5": expected one of sha1, sha256, sha384, sha512`,
+			`hmac.encoding: unknown encoding "x": expected one of hex, base64, base64url`,
+		}},
+		"fine":            {ok, nil},
+		"braces":          {provider.HMAC{Header: "X", Signed: "{{{body}}}"}, nil},
+		"box":             {provider.HMAC{Header: "X", Signed: "{body}{timestamp}", TimestampHeader: "BOX-DELIVERY-TIMESTAMP"}, nil},
+		"by header":       {provider.HMAC{Header: "X", Signed: "{header:X-Time}.{body}", TimestampHeader: "x-time"}, nil},
+		"behind the body": {provider.HMAC{Header: "X", Signed: "{body}.{id}", IDHeader: "x-id"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, problems(t, provider.Config{Provider: "hmac", HMAC: &c.hmac, Secrets: []provider.Secret{{Text: "s"}}}))
+		})
+	}
+	require.Equal(t, []string{"hmac: is missing: provider hmac needs it, with at least the key header"},
+		problems(t, provider.Config{Provider: "hmac", Secrets: []provider.Secret{{Text: "s"}}}))
+	require.Equal(t, []string{"hmac: is for provider hmac only: provider github has a scheme of its own"},
+		problems(t, provider.Config{Provider: "github", HMAC: &ok, Secrets: []provider.Secret{{Text: "s"}}}))
+	require.Equal(t, []string{"secrets[0]: the secret is not hex, as secret_encoding says"},
+		problems(t, provider.Config{Provider: "hmac", HMAC: &provider.HMAC{Header: "X", SecretEncoding: "hex"}, Secrets: []provider.Secret{{Text: "xyz"}}}))
+}
+
+func TestSecrets(t *testing.T) {
+	day := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		secret provider.Secret
+		want   []string
+	}{
+		"empty key":     {provider.Secret{Text: "whsec_"}, []string{"secrets[0]: the secret is empty"}},
+		"not base64":    {provider.Secret{Text: "whsec_%%"}, []string{"secrets[0]: the secret is not whsec_ and base64 with padding"}},
+		"no padding":    {provider.Secret{Text: "whsec_AAAAA"}, []string{"secrets[0]: the secret is not whsec_ and base64 with padding"}},
+		"public key":    {provider.Secret{Text: "whpk_AAAA"}, []string{"secrets[0]: this is a key for Ed25519 signatures (v1a): expected a secret that begins with whsec_"}},
+		"never valid":   {provider.Secret{Text: "whsec_AAAA", NotBefore: day, NotAfter: day}, []string{"secrets[0]: is never valid: not_after is not later than not_before"}},
+		"fine, bounded": {provider.Secret{Text: "whsec_AAAA", NotBefore: day, NotAfter: day.Add(time.Hour)}, nil},
+	} {
+		require.Equal(t, c.want, problems(t, provider.Config{Provider: "svix", Secrets: []provider.Secret{c.secret}}), name)
+	}
+	require.Equal(t, []string{"secrets[1]: has the ID a, which is that of secrets[0]"},
+		problems(t, provider.Config{Provider: "github", Secrets: []provider.Secret{{ID: "a", Text: "x"}, {ID: "a", Text: "y"}}}))
+}
+
+func TestOptions(t *testing.T) {
+	tolerance := time.Minute
+	for name, c := range map[string]struct {
+		cfg  provider.Config
+		want []string
+	}{
+		"unknown":             {provider.Config{Options: map[string]any{"x": 1}}, []string{"options.x: unknown option: stripe knows public_url, tolerance"}},
+		"tolerance, number":   {provider.Config{Options: map[string]any{"tolerance": 300}}, []string{"options.tolerance: expected a duration such as 5m, or off"}},
+		"tolerance, zero":     {provider.Config{Options: map[string]any{"tolerance": "0s"}}, []string{"options.tolerance: expected a duration such as 5m, or off"}},
+		"tolerance, negative": {provider.Config{Options: map[string]any{"tolerance": "-5m"}}, []string{"options.tolerance: expected a duration such as 5m, or off"}},
+		"tolerance, twice":    {provider.Config{Tolerance: &tolerance, Options: map[string]any{"tolerance": "5m"}}, []string{"options.tolerance: is given twice"}},
+		"tolerance, YAML 1.1": {provider.Config{Options: map[string]any{"tolerance": false}}, nil},
+		"URL, twice":          {provider.Config{PublicURL: "https://a.example", Options: map[string]any{"public_url": "https://b.example"}}, []string{"options.public_url: is given twice"}},
+		"URL, relative":       {provider.Config{PublicURL: "/webhooks"}, []string{"public_url: expected a URL such as https://hooks.example.com, without user or fragment"}},
+		"URL, user":           {provider.Config{PublicURL: "https://a@b.example"}, []string{"public_url: expected a URL such as https://hooks.example.com, without user or fragment"}},
+		"URL, fragment":       {provider.Config{PublicURL: "https://b.example#x"}, []string{"public_url: expected a URL such as https://hooks.example.com, without user or fragment"}},
+		"URL, number":         {provider.Config{Options: map[string]any{"public_url": 1}}, []string{"options.public_url: expected a URL such as https://hooks.example.com, without user or fragment"}},
+		"URL, unused":         {provider.Config{PublicURL: "https://b.example"}, nil},
+	} {
+		c.cfg.Provider, c.cfg.Secrets = "stripe", []provider.Secret{{Text: "whsec_x"}}
+		require.Equal(t, c.want, problems(t, c.cfg), name)
+	}
+}
+
+func TestPublicURL(t *testing.T) {
+	h := &provider.HMAC{Header: "X-Sig", Signed: "{url}\n{body}"}
+	for public, want := range map[string]string{
+		"https://hooks.example.com":            "https://hooks.example.com/webhooks/a%20b?q=1&q=%2F",
+		"https://hooks.example.com/":           "https://hooks.example.com/webhooks/a%20b?q=1&q=%2F",
+		"https://Hooks.example.com:443":        "https://Hooks.example.com:443/webhooks/a%20b?q=1&q=%2F",
+		"https://hooks.example.com/in":         "https://hooks.example.com/in?q=1&q=%2F",
+		"https://hooks.example.com/in?key=%2f": "https://hooks.example.com/in?key=%2f",
+	} {
+		src, err := provider.New(provider.Config{Provider: "hmac", HMAC: h, PublicURL: public, Secrets: []provider.Secret{{Text: "s"}}})
+		require.NoError(t, err)
+		header, err := src.Provider().Sign(&provider.SignInput{Secret: "s", URL: want, Body: []byte("b"), HMAC: h})
+		require.NoError(t, err)
+		v, err := src.Receive(&provider.Request{Method: "POST", Path: "/webhooks/a%20b", RawQuery: "q=1&q=%2F", Header: header, Body: []byte("b")})
+		require.NoError(t, err, public)
+		require.Equal(t, want, v.SignedURL)
+	}
+}
+
+func TestExpressions(t *testing.T) {
+	body := []byte(`{"meta":{"ref":"r-7"},"n":7}`)
+	for name, c := range map[string]struct {
+		id, typ    string
+		header     http.Header
+		wantID     string
+		wantType   string
+		idUnsigned bool
+		status     int
+	}{
+		"body":               {id: "body.meta.ref", wantID: "r-7", wantType: "push"},
+		"preset's own names": {id: `id + "/" + string(body.n)`, typ: `type + ".x"`, wantID: "d-1/7", wantType: "push.x"},
+		"source":             {id: `source + string(size(raw))`, wantID: "test28", wantType: "push"},
+		"header":             {id: `headers["x-ref"][0]`, header: http.Header{"X-Ref": {"h"}}, wantID: "h", wantType: "push", idUnsigned: true},
+		"header twice":       {id: `headers["x-ref"][0]`, header: http.Header{"X-Ref": {"h", "i"}}, status: 400},
+		"finds nothing":      {id: "body.x.y", typ: "body.?t", wantID: "", wantType: ""},
+		"control characters": {id: `"a\n" + body.meta.ref`, status: 400},
+	} {
+		src, err := provider.New(provider.Config{
+			Source: "test", Provider: "github", EventID: c.id, EventType: c.typ, Secrets: []provider.Secret{{Text: "s"}},
+		})
+		require.NoError(t, err)
+		h, err := src.Provider().Sign(&provider.SignInput{Secret: "s", Body: body, Sample: provider.Sample{ID: "d-1", Type: "push", Header: c.header}})
+		require.NoError(t, err)
+		v, err := src.Receive(&provider.Request{Method: "POST", Header: h, Body: body})
+		if c.status != 0 {
+			var refusal *provider.Refusal
+			require.ErrorAs(t, err, &refusal, name)
+			require.Equal(t, c.status, refusal.Status)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, provider.Identity{ID: c.wantID, Type: c.wantType}, v.Identity, name)
+		require.Equal(t, c.idUnsigned, v.IDUnsigned, name)
+	}
+}
