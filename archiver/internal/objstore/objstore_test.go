@@ -46,11 +46,11 @@ func TestS3(t *testing.T) {
 
 func TestURLs(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                        "expected file:// or s3://",
-		"gs://bucket":             "expected file:// or s3://",
-		"file://relative/folder":  "expected file:///absolute/folder",
-		"file:relative":           "expected file:///absolute/folder",
-		"s3://b?region=x&sse=aws": `unknown parameter "sse"`,
+		"":                                     "expected file:// or s3://",
+		"gs://bucket":                          "expected file:// or s3://",
+		"file://relative/folder":               "expected file:///absolute/folder",
+		"file:relative":                        "expected file:///absolute/folder",
+		"s3://b?region=x&sse=aws":              `unknown parameter "sse"`,
 		"s3://b?region=x&endpoint=localhost:1": "endpoint: expected http",
 		"s3://b?region=x&path_style=maybe":     "path_style: expected true or false",
 		"s3:///prefix?region=x":                "expected s3://bucket",

@@ -103,8 +103,8 @@ func From(r *kgo.Record, topicID [16]byte) *Row {
 	return w
 }
 
-// Size is about how much memory the record takes, in bytes. It is known before the row is made.
-func Size(r *kgo.Record) int64 {
+// RecordSize is about how much memory a record takes, in bytes: its body and headers.
+func RecordSize(r *kgo.Record) int64 {
 	const fixed = 256
 	n := fixed + len(r.Key) + len(r.Value)
 	for i := range r.Headers {
@@ -243,4 +243,16 @@ func micros(t time.Time) time.Time {
 		return time.Time{}
 	}
 	return t.UTC().Truncate(time.Microsecond)
+}
+
+// Size is about how much memory the row takes, in bytes.
+func (w *Row) Size() int64 {
+	const fixed = 512
+	n := fixed + len(w.Body)
+	for _, h := range w.Headers {
+		for _, v := range h.Values {
+			n += len(h.Name) + len(v)
+		}
+	}
+	return int64(n)
 }

@@ -124,3 +124,22 @@ func (b *Builder) Finish(previous string) (*Segment, error) {
 	body := b.out.Bytes()
 	return &Segment{Info: b.info, Body: body, SHA256: sha256.Sum256(body)}, nil
 }
+
+// Rest returns a builder with the rows of s from offset from on: what is left of it when another's segment covers the
+// rows before.
+func Rest(s *Segment, from int64) (*Builder, error) {
+	b := NewBuilder(s.Partition, from, s.Writer)
+	f, err := OpenBytes(s.Body)
+	if err != nil {
+		return nil, err
+	}
+	for w, err := range f.Rows(from) {
+		if err == nil {
+			err = b.Append(w, s.LeaderEpoch, w.Size())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}

@@ -1,0 +1,447 @@
+// Package archive reads what the archiver has written. A store comes in; segments, places of records and the records
+// themselves go out. It must never write, and never call whole what it has not read.
+package archive
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
+	"github.com/catchment-dev/catchment/archiver/internal/layout"
+	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/internal/segment"
+	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// The archive's words, for those who read it.
+type (
+	// Store is where the archive lies.
+	Store = objstore.Store
+	// Partition names one partition of one incarnation of a topic.
+	Partition = layout.Partition
+	// Record is one archived Kafka record.
+	Record = row.Row
+	// Header is one request header of a Record.
+	Header = row.Header
+	// Attribute is what of a Record has no column.
+	Attribute = row.Attribute
+	// Checkpoint says what one segment is.
+	Checkpoint = checkpoint.Checkpoint
+)
+
+// ErrNotFound says that the archive does not hold what was asked for, or not yet.
+var ErrNotFound = errors.New("not in the archive")
+
+// Open returns the archive's store. It does not connect.
+func Open(ctx context.Context, a settings.Archive) (Store, error) {
+	s, err := objstore.Open(ctx, a.URL)
+	if err != nil {
+		return nil, fmt.Errorf("archive.url: %w", err)
+	}
+	return s, nil
+}
+
+// Segment is one segment by its key.
+type Segment struct {
+	Key       string
+	Partition Partition
+	Day       time.Time // midnight UTC of the broker's day of the first record
+	First     int64     // offset of the first record
+}
+
+// Segments yields all segments of deliveries, in byte order of their keys: by day, topic, partition and offset. Other
+// keys beneath events/ are errors, after which it goes on.
+func Segments(ctx context.Context, s Store) iter.Seq2[Segment, error] {
+	return segments(ctx, s, layout.Events)
+}
+
+// SegmentsOf is Segments for the segments that begin on one day.
+func SegmentsOf(ctx context.Context, s Store, day time.Time) iter.Seq2[Segment, error] {
+	return segments(ctx, s, layout.Day(day))
+}
+
+func segments(ctx context.Context, s Store, prefix string) iter.Seq2[Segment, error] {
+	return func(yield func(Segment, error) bool) {
+		for key, err := range s.List(ctx, prefix, "") {
+			if err != nil {
+				yield(Segment{}, err)
+				return
+			}
+			p, day, first, err := layout.ParseSegment(key)
+			if !yield(Segment{key, p, day, first}, err) {
+				return
+			}
+		}
+	}
+}
+
+// Checkpoints yields the checkpoints of a partition's chain from the segment that holds offset from on, in order.
+func Checkpoints(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[*Checkpoint, error] {
+	return func(yield func(*Checkpoint, error) bool) {
+		before, err := lastKey(ctx, s, p, from)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if before != "" && !readCheckpoint(ctx, s, before, yield) {
+			return
+		}
+		for key, err := range s.List(ctx, p.Checkpoints(), before) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !readCheckpoint(ctx, s, key, yield) {
+				return
+			}
+		}
+	}
+}
+
+// lastKey is the greatest checkpoint key of a segment that begins at offset or before; "" when there is none.
+func lastKey(ctx context.Context, s Store, p Partition, offset int64) (last string, err error) {
+	limit := p.Checkpoint(offset)
+	for window := int64(1 << 16); ; window *= 16 {
+		after := ""
+		if window > 0 && window < offset {
+			after = p.Checkpoint(offset - window)
+		}
+		for key, err := range s.List(ctx, p.Checkpoints(), after) {
+			if err != nil {
+				return "", err
+			}
+			if key > limit {
+				break
+			}
+			last = key
+		}
+		if last != "" || after == "" {
+			return last, nil
+		}
+	}
+}
+
+func readCheckpoint(ctx context.Context, s Store, key string, yield func(*Checkpoint, error) bool) bool {
+	object, err := s.Read(ctx, key, 0, -1)
+	if err != nil {
+		return yield(nil, err)
+	}
+	cp, err := checkpoint.Parse(object)
+	if err != nil {
+		return yield(nil, fmt.Errorf("%s: %w", key, err))
+	}
+	return yield(cp, nil)
+}
+
+// Place is where a record lies.
+type Place struct {
+	Key    string // of the segment
+	Row    int64  // from 0
+	Record *Record
+}
+
+// Locate finds the record of a Kafka position; its leader epoch does not matter. The error wraps ErrNotFound when the
+// position is not archived, or not yet.
+func Locate(ctx context.Context, s Store, at event.Position) (Place, error) {
+	p := Partition{Topic: at.Topic, TopicID: at.TopicID, Number: at.Partition}
+	for cp, err := range Checkpoints(ctx, s, p, at.Offset) {
+		if err != nil {
+			return Place{}, err
+		}
+		if at.Offset < cp.First || at.Offset > cp.Last {
+			break
+		}
+		f, err := segment.Open(&remote{ctx, s, cp.Segment, cp.Size, nil}, cp.Size)
+		if err != nil {
+			return Place{}, fmt.Errorf("%s: %w", cp.Segment, err)
+		}
+		for w, err := range f.Rows(at.Offset) {
+			if err != nil {
+				return Place{}, fmt.Errorf("%s: %w", cp.Segment, err)
+			}
+			return Place{cp.Segment, at.Offset - cp.First, w}, nil
+		}
+	}
+	return Place{}, fmt.Errorf("%s offset %d: %w", p, at.Offset, ErrNotFound)
+}
+
+// Find yields the records with an event ID, of one source or of all when source is empty, in segments that begin on
+// one of the days from since to until. It asks each segment's bloom filter and reads those that may hold the ID.
+func Find(ctx context.Context, s Store, source, eventID string, since, until time.Time) iter.Seq2[Place, error] {
+	return func(yield func(Place, error) bool) {
+		for day := since.UTC().Truncate(24 * time.Hour); !day.After(until); day = day.AddDate(0, 0, 1) {
+			for found, err := range SegmentsOf(ctx, s, day) {
+				if err == nil {
+					err = findIn(ctx, s, found.Key, source, eventID, yield)
+				}
+				if errors.Is(err, errStopped) || err != nil && !yield(Place{}, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// errStopped says that the caller has seen enough.
+var errStopped = errors.New("stopped")
+
+func findIn(ctx context.Context, s Store, key, source, eventID string, yield func(Place, error) bool) error {
+	size, err := s.Size(ctx, key)
+	if err != nil {
+		return err
+	}
+	file := &remote{ctx, s, key, size, nil}
+	may, err := segment.MayHold(file, size, eventID)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if !may {
+		return nil
+	}
+	f, err := segment.Open(file, size)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	for w, err := range f.Rows(f.First) {
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if w.EventID == eventID && (source == "" || w.Source == source) && !yield(Place{key, w.Offset - f.First, w}, nil) {
+			return errStopped
+		}
+	}
+	return nil
+}
+
+// Records yields all records of a segment in order of their offsets.
+func Records(ctx context.Context, s Store, key string) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		body, err := s.Read(ctx, key, 0, -1)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		f, err := segment.OpenBytes(body)
+		if err != nil {
+			yield(nil, fmt.Errorf("%s: %w", key, err))
+			return
+		}
+		for w, err := range f.Rows(f.First) {
+			if !yield(w, err) {
+				return
+			}
+		}
+	}
+}
+
+// remote reads an object in blocks, so that Parquet's many small reads are few requests.
+type remote struct {
+	ctx    context.Context
+	store  Store
+	key    string
+	size   int64
+	blocks map[int64][]byte
+}
+
+const (
+	blockSize  = 256 << 10
+	blocksKept = 64
+)
+
+// ReadAt implements io.ReaderAt. It is not safe for concurrent use.
+func (r *remote) ReadAt(p []byte, offset int64) (n int, err error) {
+	for n < len(p) && offset < r.size {
+		block, err := r.block(offset / blockSize)
+		if err != nil {
+			return n, err
+		}
+		copied := copy(p[n:], block[offset%blockSize:])
+		n += copied
+		offset += int64(copied)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (r *remote) block(number int64) ([]byte, error) {
+	if b, ok := r.blocks[number]; ok {
+		return b, nil
+	}
+	b, err := r.store.Read(r.ctx, r.key, number*blockSize, blockSize)
+	if err != nil {
+		return nil, err
+	}
+	if want := min(blockSize, r.size-number*blockSize); int64(len(b)) != want {
+		return nil, fmt.Errorf("%s: %w", r.key, io.ErrUnexpectedEOF)
+	}
+	if r.blocks == nil || len(r.blocks) >= blocksKept {
+		r.blocks = map[int64][]byte{}
+	}
+	r.blocks[number] = b
+	return b, nil
+}
+
+// Problem is one thing that is wrong with the archive.
+type Problem struct {
+	Key  string // of the object, or of the chain's start
+	What string
+}
+
+func (p Problem) String() string { return p.Key + ": " + p.What }
+
+// Check reads the whole archive: each chain is gapless and free of overlaps from its start to its last checkpoint,
+// each checkpoint names the one before, each segment is what its checkpoint says and names the one before, and no
+// segment stands outside a chain. visit, which may be nil, gets every record. The error is the store's or visit's.
+func Check(ctx context.Context, s Store, visit func(*Record) error) ([]Problem, error) {
+	c := &checker{ctx: ctx, store: s, visit: visit, chained: map[string]bool{}}
+	tips := map[Partition]*chainEnd{}
+	for key, err := range s.List(ctx, layout.AllCheckpoints(), "") {
+		if err != nil {
+			return nil, err
+		}
+		p, _, err := layout.ParseCheckpoint(key)
+		if err != nil {
+			c.problem(key, "%v", err)
+			continue
+		}
+		if tips[p] == nil {
+			if tips[p], err = c.start(p); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.link(key, p, tips[p]); err != nil {
+			return nil, err
+		}
+	}
+	for found, err := range Segments(ctx, s) {
+		switch {
+		case found.Key == "":
+			return nil, err
+		case err != nil:
+			c.problem(found.Key, "%v", err)
+		case !c.chained[found.Key]:
+			c.problem(found.Key, "no checkpoint names this segment")
+		}
+	}
+	return c.problems, nil
+}
+
+// chainEnd is how far a chain was checked.
+type chainEnd struct {
+	next                int64 // -1: unknown
+	segment, checkpoint string
+}
+
+type checker struct {
+	ctx      context.Context
+	store    Store
+	visit    func(*Record) error
+	chained  map[string]bool
+	problems []Problem
+}
+
+func (c *checker) problem(key, format string, args ...any) {
+	c.problems = append(c.problems, Problem{key, fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) start(p Partition) (*chainEnd, error) {
+	object, err := c.store.Read(c.ctx, p.Start(), 0, -1)
+	if errors.Is(err, objstore.ErrNotFound) {
+		c.problem(p.Start(), "the chain has no start")
+		return &chainEnd{next: -1}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	end := &chainEnd{}
+	last := object[bytes.LastIndexByte(bytes.TrimSuffix(object, []byte("\n")), '\n')+1:]
+	if _, err := fmt.Sscanf(string(last), "first %d\n", &end.next); err != nil {
+		c.problem(p.Start(), "malformed")
+		end.next = -1
+	}
+	return end, nil
+}
+
+// link checks one checkpoint and its segment.
+func (c *checker) link(key string, p Partition, end *chainEnd) error {
+	object, err := c.store.Read(c.ctx, key, 0, -1)
+	if err != nil {
+		return err
+	}
+	cp, err := checkpoint.Parse(object)
+	if err != nil {
+		c.problem(key, "%v", err)
+		return nil
+	}
+	if cp.Partition != p || p.Checkpoint(cp.First) != key {
+		c.problem(key, "it is of another place")
+	}
+	if end.next >= 0 && cp.First != end.next {
+		c.problem(key, "expected offset %d, found %d", end.next, cp.First)
+	}
+	if cp.Previous != end.checkpoint {
+		c.problem(key, "it does not name the checkpoint before")
+	}
+	c.chained[cp.Segment] = true
+	if err := c.segment(cp, end.segment); err != nil {
+		return err
+	}
+	*end = chainEnd{cp.Last + 1, cp.SHA256, checkpoint.Hash(object)}
+	return nil
+}
+
+// visitError tells visit's errors from the segment's.
+type visitError struct{ error }
+
+func (c *checker) segment(cp *Checkpoint, previous string) error {
+	body, err := c.store.Read(c.ctx, cp.Segment, 0, -1)
+	if errors.Is(err, objstore.ErrNotFound) {
+		c.problem(cp.Segment, "is missing")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if int64(len(body)) != cp.Size || checkpoint.Hash(body) != cp.SHA256 {
+		c.problem(cp.Segment, "its bytes are not those of its checkpoint")
+	}
+	f, err := segment.OpenBytes(body)
+	if err != nil {
+		c.problem(cp.Segment, "%v", err)
+		return nil
+	}
+	if f.Partition != cp.Partition || f.First != cp.First || f.Last != cp.Last || hex.EncodeToString(f.Root[:]) != cp.Root {
+		c.problem(cp.Segment, "its footer does not say what its checkpoint says")
+	}
+	if f.Previous != previous {
+		c.problem(cp.Segment, "it does not name the segment before")
+	}
+	err = f.Verify(func(w *row.Row) error {
+		if c.visit == nil {
+			return nil
+		}
+		if err := c.visit(w); err != nil {
+			return visitError{err}
+		}
+		return nil
+	})
+	if stopped, ok := errors.AsType[visitError](err); ok {
+		return stopped.error
+	}
+	if err != nil {
+		c.problem(cp.Segment, "%v", err)
+	} else if f.Key() != cp.Segment {
+		c.problem(cp.Segment, "it is of another day")
+	}
+	return nil
+}

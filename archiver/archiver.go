@@ -1,0 +1,211 @@
+// Package archiver keeps every record of the events topic in object storage. Kafka's records come in and gapless,
+// chained segments go out; a partition's offset is committed after its segment and checkpoint are durable. It must
+// never overwrite, skip or drop a record: where that cannot be kept it stops the partition and says so.
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
+	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// Waits between attempts: the store and Kafka are asked again for ever.
+const (
+	firstWait   = 100 * time.Millisecond
+	longestWait = 15 * time.Second
+)
+
+// notReadyAfter is how long the store may fail before the archiver says that it is not ready.
+const notReadyAfter = 30 * time.Second
+
+// errTopicReplaced ends a session: the topic was deleted and made again.
+var errTopicReplaced = errors.New("the topic was deleted and made again")
+
+// Service is the archiver. It implements run.Service.
+type Service struct {
+	kafka   settings.Kafka
+	cfg     settings.Archiver
+	options []kgo.Opt
+	store   objstore.Store
+	key     *checkpoint.Key
+	writer  string // UUID of this process, in every segment's footer
+	log     *slog.Logger
+	metrics *metrics
+
+	mu       sync.Mutex
+	starting string    // what it waits for; empty when it runs
+	failing  time.Time // since when the store fails; zero when it does not
+	failure  error
+	current  *consumer
+}
+
+// New returns the archiver of a configuration. It connects to nothing. The error is one of the configuration.
+func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+	store, err := objstore.Open(context.Background(), cfg.Archive.URL)
+	if err != nil {
+		return nil, fmt.Errorf("archive.url: %w", err)
+	}
+	return newService(cfg, log, reg, store)
+}
+
+func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, store objstore.Store) (*Service, error) {
+	key, err := checkpoint.NewKey(cfg.Archive.CheckpointKey.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	options, err := kafka.Options(cfg.Kafka, "catchment-archiver")
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		kafka: cfg.Kafka, cfg: cfg.Archiver, options: options, store: store, key: key,
+		writer: uuid.NewString(), log: log.With("service", "archiver"), starting: "not started",
+	}
+	s.metrics, err = newMetrics(reg, s)
+	return s, err
+}
+
+// Name returns "archiver".
+func (s *Service) Name() string { return "archiver" }
+
+// Ready says what keeps the archiver from its work: it is starting or stopping, the store has failed for a while, or a
+// partition is halted and waits for a person.
+func (s *Service) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.starting != "":
+		return errors.New("archiver: " + s.starting)
+	case !s.failing.IsZero() && time.Since(s.failing) > notReadyAfter:
+		return fmt.Errorf("archiver: the store has failed since %s: %w", s.failing.UTC().Format(time.RFC3339), s.failure)
+	case s.current != nil:
+		return s.current.halted()
+	}
+	return nil
+}
+
+// Run archives until ctx ends, then closes the open segments within archiver.drain_timeout. It returns an error only
+// when the store is unsafe; whatever else is wrong, it waits for.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.wait("stopped")
+	if err := s.proveStore(ctx); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		err := s.session(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("consuming starts anew", "reason", err)
+		}
+	}
+	return nil
+}
+
+// proveStore does not return before the store is proven or ctx ends.
+func (s *Service) proveStore(ctx context.Context) error {
+	s.wait("waiting for the archive's store")
+	var unsafe error
+	_ = s.retry(ctx, "probe the store", func() error {
+		err := objstore.Probe(ctx, s.store)
+		if errors.Is(err, objstore.ErrUnsafe) {
+			unsafe = fmt.Errorf("archive.url: %w", err)
+			return nil
+		}
+		return s.stored(err)
+	})
+	return unsafe
+}
+
+// session consumes one incarnation of the topic.
+func (s *Service) session(ctx context.Context) error {
+	s.wait("waiting for Kafka and topic " + s.kafka.Topic)
+	id, err := s.waitForTopic(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := newConsumer(s, id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.starting, s.current = "", c
+	s.mu.Unlock()
+	err = c.run(ctx)
+	s.mu.Lock()
+	s.current = nil
+	s.mu.Unlock()
+	return err
+}
+
+func (s *Service) waitForTopic(ctx context.Context) (id [16]byte, err error) {
+	cl, err := kgo.NewClient(s.options...)
+	if err != nil {
+		return id, fmt.Errorf("kafka: %w", err)
+	}
+	defer cl.Close()
+	err = s.retry(ctx, "find the topic", func() error {
+		ctx, cancel := context.WithTimeout(ctx, longestWait)
+		defer cancel()
+		var err error
+		id, err = kafka.TopicID(ctx, cl, s.kafka.Topic)
+		return err
+	})
+	return id, err
+}
+
+func (s *Service) wait(reason string) {
+	s.mu.Lock()
+	s.starting = reason
+	s.mu.Unlock()
+}
+
+// retry calls try until it returns nil or ctx ends; then it returns ctx's error.
+func (s *Service) retry(ctx context.Context, what string, try func() error) error {
+	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("failed, trying again", "what", what, "error", err, "wait", wait.String())
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		}
+	}
+}
+
+// stored notes how a call of the store went, and returns its error.
+func (s *Service) stored(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.failing, s.failure = time.Time{}, nil
+	case errors.Is(err, context.Canceled): // ours, not the store's
+	default:
+		s.metrics.storeErrors.Inc()
+		s.failure = err
+		if s.failing.IsZero() {
+			s.failing = time.Now()
+		}
+	}
+	return err
+}

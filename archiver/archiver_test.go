@@ -1,0 +1,475 @@
+package archiver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+const patience = 60 * time.Second
+
+// rig is a topic, a store and archivers between them.
+type rig struct {
+	*testing.T
+	cluster *kafkatest.Cluster
+	topic   string
+	client  *kgo.Client // produces
+	store   objstore.Store
+	cfg     settings.File
+	made    int64 // records produced
+}
+
+func newRig(t *testing.T, partitions int) *rig {
+	t.Helper()
+	cluster := kafkatest.New(t)
+	r := &rig{T: t, cluster: cluster, topic: cluster.Topic(t, partitions)}
+	r.client = cluster.Client(t, kgo.DefaultProduceTopic(r.topic), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	r.cfg = settings.File{
+		Kafka:   cluster.Config(r.topic),
+		Archive: settings.Archive{URL: "file://" + t.TempDir()},
+		Archiver: settings.Archiver{
+			Group: r.topic, SegmentBytes: 64 << 20, SegmentAge: 200 * time.Millisecond,
+			BufferBytes: 256 << 20, DrainTimeout: 30 * time.Second, Session: 6 * time.Second,
+		},
+	}
+	var err error
+	r.store, err = archive.Open(t.Context(), r.cfg.Archive)
+	require.NoError(t, err)
+	return r
+}
+
+// running is one archiver.
+type running struct {
+	*Service
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+// start runs an archiver on the store, or on the rig's when it is nil.
+func (r *rig) start(store objstore.Store) *running {
+	r.Helper()
+	if store == nil {
+		store = r.store
+	}
+	log := slog.New(slog.NewTextHandler(r.Output(), nil))
+	cfg := r.cfg
+	s, err := newService(&cfg, log, prometheus.NewRegistry(), store)
+	require.NoError(r, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &running{s, cancel, make(chan error, 1)}
+	go func() { a.ended <- s.Run(ctx) }()
+	r.Cleanup(func() { a.stop(r) })
+	return a
+}
+
+// stop ends the archiver as SIGTERM would, and waits for it.
+func (a *running) stop(r *rig) {
+	a.cancel()
+	select {
+	case err := <-a.ended:
+		require.NoError(r, err)
+		a.ended <- nil
+	case <-time.After(patience):
+		require.Fail(r, "the archiver does not stop")
+	}
+}
+
+// delivery makes a delivery whose bytes are as unruly as the world's.
+func delivery(random *rand.Rand) *event.Delivery {
+	body := make([]byte, 1+random.IntN(2000))
+	for i := range body {
+		body[i] = byte(random.Uint32())
+	}
+	id := uuid.NewString()
+	return &event.Delivery{
+		Source: "stripe", Provider: "stripe", ID: "evt_" + id, Type: "payment_intent.succeeded",
+		Time: time.Unix(1_700_000_000, 0).UTC(), ReceivedAt: time.Now().UTC().Truncate(time.Microsecond),
+		DeliveryID: id, SecretID: "k_1", RemoteAddr: "192.0.2.1", Method: "POST", Path: "/webhooks/stripe",
+		Query: "a=b", Verdict: event.NewVerdict(event.FlagVerified), ContentType: "application/json",
+		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		Headers: []event.Header{
+			{Name: "content-type", Value: "application/json"},
+			{Name: "x-latin", Value: "caf\xe9"},
+			{Name: "x-twice", Value: "1"},
+			{Name: "stripe-signature", Value: "t=1,v1=abc"},
+			{Name: "x-twice", Value: "\xff\xfe"},
+		},
+		Body: body,
+	}
+}
+
+// produce writes deliveries, spread over the partitions.
+func (r *rig) produce(n int) {
+	r.Helper()
+	random := rand.New(rand.NewPCG(1, uint64(r.made)))
+	records := make([]*kgo.Record, n)
+	for i := range records {
+		records[i] = event.Encode(delivery(random))
+	}
+	r.send(records...)
+}
+
+func (r *rig) send(records ...*kgo.Record) {
+	r.Helper()
+	require.NoError(r, r.client.ProduceSync(r.Context(), records...).FirstErr())
+	atomic.AddInt64(&r.made, int64(len(records)))
+}
+
+// archived is the number of records that checkpoints account for.
+func (r *rig) archived() (n int64) {
+	seen := map[archive.Partition]bool{}
+	for s, err := range archive.Segments(context.Background(), r.store) {
+		require.NoError(r, err)
+		if seen[s.Partition] {
+			continue
+		}
+		seen[s.Partition] = true
+		for cp, err := range archive.Checkpoints(context.Background(), r.store, s.Partition, 0) {
+			require.NoError(r, err)
+			n += cp.Last - cp.First + 1
+		}
+	}
+	return n
+}
+
+func (r *rig) waitArchived(n int64) {
+	r.Helper()
+	require.Eventually(r, func() bool { return r.archived() >= n }, patience, 20*time.Millisecond)
+}
+
+// judge waits until everything is archived, and then holds the archive against Kafka, which it reads with a client of
+// its own: chains without gap or overlap, and every record's bytes.
+func (r *rig) judge() (segments int) {
+	r.Helper()
+	r.waitArchived(atomic.LoadInt64(&r.made))
+	inKafka := r.readKafka()
+	problems, err := archive.Check(context.Background(), r.store, func(w *archive.Record) error {
+		at := place{w.Partition, w.Offset}
+		record := inKafka[at]
+		if record == nil {
+			return fmt.Errorf("%v is not in Kafka, or twice in the archive", at)
+		}
+		delete(inKafka, at)
+		return sameRecord(record, w)
+	})
+	require.NoError(r, err)
+	require.Empty(r, problems)
+	require.Empty(r, inKafka, "records that are not archived")
+	for _, err := range archive.Segments(context.Background(), r.store) {
+		require.NoError(r, err)
+		segments++
+	}
+	return segments
+}
+
+type place struct {
+	partition int32
+	offset    int64
+}
+
+func (r *rig) readKafka() map[place]*kgo.Record {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cl := r.cluster.Client(r, kgo.ConsumeTopics(r.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	defer cl.Close()
+	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, r.topic)
+	require.NoError(r, err)
+	out := map[place]*kgo.Record{}
+	var want int
+	ends.Each(func(o kadm.ListedOffset) { want += int(o.Offset) })
+	for len(out) < want {
+		fetches := cl.PollFetches(ctx)
+		require.NoError(r, fetches.Err())
+		fetches.EachRecord(func(record *kgo.Record) { out[place{record.Partition, record.Offset}] = record })
+	}
+	return out
+}
+
+// sameRecord compares what the archive gives back with what Kafka holds.
+func sameRecord(record *kgo.Record, w *archive.Record) error {
+	want, err := event.Decode(record)
+	got, ok := w.Delivery()
+	if ok != (err == nil) {
+		return fmt.Errorf("offset %d: decodable is %v in the archive", w.Offset, ok)
+	}
+	if !bytes.Equal(record.Value, w.Body) {
+		return fmt.Errorf("offset %d: the body differs", w.Offset)
+	}
+	if !record.Timestamp.Equal(w.KafkaTimestamp) {
+		return fmt.Errorf("offset %d: the timestamp differs", w.Offset)
+	}
+	if err != nil {
+		return nil
+	}
+	// Columns group the values of one name; the order of values within a name counts.
+	for _, d := range []*event.Delivery{want, got} {
+		if len(d.Body) == 0 {
+			d.Body = nil
+		}
+	}
+	if diff := cmp.Diff(want.HeaderMap(), got.HeaderMap()); diff != "" {
+		return fmt.Errorf("offset %d: %s", w.Offset, diff)
+	}
+	want.Headers, got.Headers = nil, nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("offset %d: %s", w.Offset, diff)
+	}
+	return nil
+}
+
+func (r *rig) committed() (total int64) {
+	r.Helper()
+	offsets, err := kadm.NewClient(r.client).FetchOffsets(r.Context(), r.cfg.Archiver.Group)
+	require.NoError(r, err)
+	offsets.Each(func(o kadm.OffsetResponse) { total += o.At })
+	return total
+}
+
+func TestRecordsBecomeSegmentsAndOffsetsFollow(t *testing.T) {
+	r := newRig(t, 3)
+	a := r.start(nil)
+	require.Eventually(t, func() bool { return a.Ready() == nil }, patience, 10*time.Millisecond)
+	r.produce(500)
+	r.send(
+		&kgo.Record{Key: []byte("k"), Value: []byte("no delivery"), Headers: []kgo.RecordHeader{{Key: "x", Value: []byte("\xff")}, {Key: "x", Value: []byte("2")}}},
+		&kgo.Record{},
+	)
+	r.judge()
+	require.Eventually(t, func() bool { return r.committed() == 502 }, patience, 20*time.Millisecond)
+	a.stop(r)
+	require.Error(t, a.Ready())
+}
+
+func TestSegmentsAreClosed(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*settings.Archiver)
+		stop bool
+		want int // segments, of ten records of about 1 KiB each in one partition
+	}{
+		"by size": {func(a *settings.Archiver) { a.SegmentBytes, a.SegmentAge = 1, time.Hour }, false, 10},
+		"by age":  {func(a *settings.Archiver) { a.SegmentAge = time.Second }, false, 1},
+		"by stop": {func(a *settings.Archiver) { a.SegmentAge = time.Hour }, true, 1},
+		// Ten records exceed the buffer, so that nothing more is polled until segments are closed.
+		"by memory": {func(a *settings.Archiver) { a.SegmentAge, a.BufferBytes = time.Hour, 1 }, false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1)
+			c.set(&r.cfg.Archiver)
+			r.produce(10)
+			a := r.start(nil)
+			if c.stop {
+				require.Eventually(t, func() bool {
+					a.mu.Lock()
+					defer a.mu.Unlock()
+					return a.current != nil && a.current.oldest(time.Now()) > 0
+				}, patience, 10*time.Millisecond)
+				a.stop(r)
+			}
+			require.Equal(t, c.want, r.judge())
+			require.Eventually(t, func() bool { return r.committed() == 10 }, patience, 20*time.Millisecond)
+		})
+	}
+}
+
+func TestSegmentsAreCutAtMidnightUTC(t *testing.T) {
+	if kafkatest.New(t).Real {
+		return // a real broker's clock cannot be set; LogAppendTime is what the topic wants
+	}
+	r := newRig(t, 1)
+	_, err := kadm.NewClient(r.client).AlterTopicConfigs(t.Context(),
+		[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: "message.timestamp.type", Value: kadm.StringPtr("CreateTime")}}, r.topic)
+	require.NoError(t, err)
+	midnight := time.Now().UTC().Truncate(24 * time.Hour)
+	for _, at := range []time.Duration{-2 * time.Millisecond, -time.Millisecond, 0, time.Hour} {
+		record := event.Encode(delivery(rand.New(rand.NewPCG(1, uint64(at)))))
+		record.Timestamp = midnight.Add(at)
+		r.send(record)
+	}
+	r.cfg.Archiver.SegmentAge = time.Second
+	r.start(nil)
+	require.Equal(t, 2, r.judge())
+	var days []string
+	for s, err := range archive.Segments(t.Context(), r.store) {
+		require.NoError(t, err)
+		days = append(days, fmt.Sprintf("%s from %d", s.Day.Format(time.DateOnly), s.First))
+	}
+	require.Equal(t, []string{
+		midnight.Add(-time.Hour).Format(time.DateOnly) + " from 0",
+		midnight.Format(time.DateOnly) + " from 2",
+	}, days)
+}
+
+// fault is a store between an archiver and the rig's.
+type fault struct {
+	objstore.Store
+	create func(ctx context.Context, key string, create func() error) error
+}
+
+func (f *fault) Create(ctx context.Context, key string, body []byte) error {
+	return f.create(ctx, key, func() error { return f.Store.Create(ctx, key, body) })
+}
+
+func isSegment(key string) bool    { return strings.HasPrefix(key, "events/") }
+func isCheckpoint(key string) bool { return strings.HasPrefix(key, "checkpoints/") }
+
+var errFault = errors.New("injected")
+
+func TestStoreFaults(t *testing.T) {
+	for name, create := range map[string]func(call int, create func() error) error{
+		"the first answer for each object is lost": func(call int, create func() error) error {
+			err := create()
+			if call == 1 {
+				return errFault
+			}
+			return err
+		},
+		"each object fails twice": func(call int, create func() error) error {
+			if call <= 2 {
+				return errFault
+			}
+			return create()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 2)
+			var guard sync.Mutex
+			calls := map[string]int{}
+			a := r.start(&fault{r.store, func(_ context.Context, key string, do func() error) error {
+				guard.Lock()
+				calls[key]++
+				call := calls[key]
+				guard.Unlock()
+				return create(call, do)
+			}})
+			for range 3 {
+				r.produce(20)
+				r.waitArchived(r.made)
+			}
+			r.judge()
+			a.stop(r)
+		})
+	}
+}
+
+func TestKilledArchiverIsFollowed(t *testing.T) {
+	for name, c := range map[string]struct {
+		dies  func(key string) bool // at the creation of this object
+		after bool                  // after it was created
+	}{
+		"before the segment":    {isSegment, false},
+		"after the segment":     {isSegment, true},
+		"after the checkpoint":  {isCheckpoint, true},
+		"when the chain begins": {func(key string) bool { return strings.HasPrefix(key, "starts/") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1)
+			r.cfg.Archiver.DrainTimeout = 0 // what is killed does not drain
+			r.produce(30)
+			died := make(chan struct{})
+			var once sync.Once
+			first := r.start(&fault{r.store, func(ctx context.Context, key string, create func() error) error {
+				if !c.dies(key) {
+					select {
+					case <-died: // the dead do not write
+						<-ctx.Done()
+						return ctx.Err()
+					default:
+						return create()
+					}
+				}
+				if c.after {
+					if err := create(); err != nil {
+						return err
+					}
+				}
+				once.Do(func() { close(died) })
+				<-ctx.Done()
+				return ctx.Err()
+			}})
+			select {
+			case <-died:
+			case <-time.After(patience):
+				require.Fail(t, "it never came to that")
+			}
+			require.Zero(t, max(0, r.committed()))
+			first.stop(r)
+			r.produce(30)
+			r.cfg.Archiver.DrainTimeout = 30 * time.Second
+			second := r.start(nil)
+			r.judge()
+			second.stop(r)
+		})
+	}
+}
+
+// Two archivers that both believe to own a partition: groups of their own make them so.
+func TestTwoArchiversOfOnePartitionMakeOneChain(t *testing.T) {
+	r := newRig(t, 2)
+	r.cfg.Archiver.SegmentAge = 20 * time.Millisecond
+	var archivers []*running
+	for i := range 3 {
+		r.cfg.Archiver.Group = fmt.Sprintf("%s-%d", r.topic, i)
+
+		archivers = append(archivers, r.start(nil))
+	}
+	for range 30 {
+		r.produce(40)
+	}
+	r.judge()
+	for _, a := range archivers {
+		a.stop(r)
+	}
+	r.judge()
+}
+
+// The hung one has read 10 records, is overtaken by one that archives 25, and wakes up with its upload.
+func TestHungArchiverAdoptsWhatOvertookIt(t *testing.T) {
+	r := newRig(t, 1)
+	r.cfg.Archiver.SegmentAge = 500 * time.Millisecond
+	r.produce(10)
+	hung, wake := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	sleeper := r.start(&fault{r.store, func(_ context.Context, key string, create func() error) error {
+		if isSegment(key) {
+			once.Do(func() { close(hung) })
+			<-wake
+		}
+		return create()
+	}})
+	<-hung
+	r.produce(15)
+	r.cfg.Archiver.Group += "-other"
+	other := r.start(nil)
+	r.judge()
+	close(wake)
+	r.produce(10)
+	r.judge()
+	other.stop(r)
+	r.produce(5)
+	r.judge()
+	require.NoError(t, sleeper.Ready())
+	sleeper.stop(r)
+	r.judge()
+}

@@ -1,0 +1,29 @@
+// Command archiver runs the archiver alone. A configuration file comes in, segments go out. It must never do more
+// than the package that it runs.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/catchment-dev/catchment/archiver"
+	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
+)
+
+func main() {
+	os.Exit(run.Main("catchment-archiver", os.Args[1:], os.Stderr, func(ctx context.Context, path string) error {
+		cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver, settings.NeedTelemetry)
+		if err != nil {
+			return fmt.Errorf("%w: %w", run.ErrUsage, err)
+		}
+		reg := telemetry.Registry()
+		s, err := archiver.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
+		if err != nil {
+			return fmt.Errorf("%w: %w", run.ErrUsage, err)
+		}
+		return telemetry.Serve(ctx, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
+	}))
+}

@@ -1,0 +1,286 @@
+// Package chain is the archive of one partition as a chain of segments. A finished segment comes in and lies in the
+// store with its checkpoint, unless another archiver's was first: then that one is adopted. It must never leave a gap
+// or an overlap, and never go on where the store and the records disagree.
+package chain
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"crypto/sha256"
+
+	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
+	"github.com/catchment-dev/catchment/archiver/internal/layout"
+	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/internal/segment"
+)
+
+// ErrConflict is wrapped by errors that no retry can heal: the store holds something else than Kafka. All other errors
+// are the store's and pass.
+var ErrConflict = errors.New("the archive and Kafka disagree")
+
+// Chain is the chain of one partition. Calls must not overlap.
+type Chain struct {
+	Store     objstore.Store
+	Partition layout.Partition
+	Key       *checkpoint.Key // may be nil
+}
+
+// Tip is where a chain ends.
+type Tip struct {
+	Next        int64     // offset of the record that comes next
+	LeaderEpoch int32     // of the last record; -1 when unknown
+	Segment     string    // SHA-256 of the last segment; empty when there is none
+	Checkpoint  string    // SHA-256 of the last checkpoint; empty when there is none
+	Day         time.Time // of the last segment; zero when there is none
+}
+
+// listWindow is how many offsets before Kafka's commit the listing begins. It grows until it finds a checkpoint.
+const listWindow = 1 << 16
+
+// Locate finds the chain's end in the store. committed is Kafka's offset, or negative: it only saves listing. ok is
+// false when the chain has not begun.
+func (c *Chain) Locate(ctx context.Context, committed int64) (tip Tip, ok bool, err error) {
+	key, err := c.lastCheckpoint(ctx, committed)
+	if err != nil {
+		return Tip{}, false, err
+	}
+	if key == "" {
+		return c.readStart(ctx)
+	}
+	object, err := c.Store.Read(ctx, key, 0, -1)
+	if err != nil {
+		return Tip{}, false, err
+	}
+	cp, err := c.parse(key, object)
+	if err != nil {
+		return Tip{}, false, err
+	}
+	tip, err = tipAfter(cp, object)
+	return tip, err == nil, err
+}
+
+func (c *Chain) lastCheckpoint(ctx context.Context, committed int64) (string, error) {
+	prefix := c.Partition.Checkpoints()
+	for window := int64(listWindow); ; window *= 16 {
+		after := ""
+		if window > 0 && window < committed {
+			after = c.Partition.Checkpoint(committed - window)
+		}
+		last := ""
+		for key, err := range c.Store.List(ctx, prefix, after) {
+			if err != nil {
+				return "", err
+			}
+			last = key
+		}
+		if last != "" || after == "" {
+			return last, nil
+		}
+	}
+}
+
+// parse reads a checkpoint and holds it against its key.
+func (c *Chain) parse(key string, object []byte) (*checkpoint.Checkpoint, error) {
+	cp, err := checkpoint.Parse(object)
+	if err == nil {
+		err = c.Key.Check(object)
+	}
+	if err == nil && (cp.Partition != c.Partition || c.Partition.Checkpoint(cp.First) != key) {
+		err = errors.New("it is of another place")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
+	}
+	return cp, nil
+}
+
+func tipAfter(cp *checkpoint.Checkpoint, object []byte) (Tip, error) {
+	_, day, _, err := layout.ParseSegment(cp.Segment)
+	if err != nil {
+		return Tip{}, fmt.Errorf("%w: checkpoint: %w", ErrConflict, err)
+	}
+	return Tip{
+		Next: cp.Last + 1, LeaderEpoch: cp.LeaderEpoch, Day: day,
+		Segment: cp.SHA256, Checkpoint: checkpoint.Hash(object),
+	}, nil
+}
+
+const startTitle = "catchment archive start v1"
+
+// Begin fixes where the chain begins, once for all archivers: without that, two that start while Kafka's retention
+// moves the log's start would begin at two places. It returns the tip that counts, which may be another's.
+func (c *Chain) Begin(ctx context.Context, first int64) (Tip, error) {
+	text := fmt.Sprintf("%s\npartition %s\nfirst %d\n", startTitle, c.Partition, first)
+	err := c.Store.Create(ctx, c.Partition.Start(), []byte(text))
+	if err != nil && !errors.Is(err, objstore.ErrExists) {
+		return Tip{}, err
+	}
+	tip, ok, err := c.readStart(ctx)
+	if err == nil && !ok {
+		err = fmt.Errorf("%s: %w", c.Partition.Start(), objstore.ErrNotFound)
+	}
+	return tip, err
+}
+
+func (c *Chain) readStart(ctx context.Context) (Tip, bool, error) {
+	object, err := c.Store.Read(ctx, c.Partition.Start(), 0, -1)
+	if errors.Is(err, objstore.ErrNotFound) {
+		return Tip{}, false, nil
+	}
+	if err != nil {
+		return Tip{}, false, err
+	}
+	head := fmt.Sprintf("%s\npartition %s\nfirst ", startTitle, c.Partition)
+	number, ok := strings.CutPrefix(string(object), head)
+	first, err := strconv.ParseInt(strings.TrimSuffix(number, "\n"), 10, 64)
+	if !ok || err != nil {
+		return Tip{}, false, fmt.Errorf("%w: %s is malformed", ErrConflict, c.Partition.Start())
+	}
+	return Tip{Next: first, LeaderEpoch: -1}, true, nil
+}
+
+// Added is what became of a segment.
+type Added struct {
+	Tip     Tip
+	Adopted bool // another archiver's segment stands there; the own rows from Tip.Next on are still to be archived
+}
+
+// Add stores a segment that begins at the tip, and its checkpoint. After an error that is no ErrConflict, call it again
+// with the same segment: that is safe however far the last call came.
+func (c *Chain) Add(ctx context.Context, tip Tip, s *segment.Segment) (Added, error) {
+	if s.First != tip.Next || s.Previous != tip.Segment {
+		return Added{}, fmt.Errorf("segment %s does not follow the chain's end at offset %d", s.Key(), tip.Next)
+	}
+	err := c.Store.Create(ctx, s.Key(), s.Body)
+	if err == nil {
+		tip, err := c.seal(ctx, tip, s)
+		return Added{Tip: tip}, err
+	}
+	if !errors.Is(err, objstore.ErrExists) {
+		return Added{}, err
+	}
+	winner, err := c.adopt(ctx, tip, s.Key(), s)
+	if err != nil {
+		return Added{}, err
+	}
+	after, err := c.seal(ctx, tip, winner)
+	return Added{after, winner.SHA256 != s.SHA256}, err
+}
+
+// Resume adopts a segment at the tip that was stored without its checkpoint, if there is one. It looks for it from the
+// tip's day on, at most searchDays back. ok says whether it found one.
+func (c *Chain) Resume(ctx context.Context, tip Tip, now time.Time) (after Tip, ok bool, err error) {
+	const searchDays = 400
+	tomorrow := now.UTC().AddDate(0, 0, 1)
+	for day := tomorrow; day.After(tomorrow.AddDate(0, 0, -searchDays)) && !day.Before(tip.Day); day = day.AddDate(0, 0, -1) {
+		key := c.Partition.Segment(day, tip.Next)
+		_, err := c.Store.Size(ctx, key)
+		if errors.Is(err, objstore.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return tip, false, err
+		}
+		s, err := c.adopt(ctx, tip, key, nil)
+		if err != nil {
+			return tip, false, err
+		}
+		after, err = c.seal(ctx, tip, s)
+		return after, err == nil, err
+	}
+	return tip, false, nil
+}
+
+// adopt reads the segment that stands at key, and makes sure that it is whole, follows the tip, and holds the same
+// records as own, which may be nil.
+func (c *Chain) adopt(ctx context.Context, tip Tip, key string, own *segment.Segment) (*segment.Segment, error) {
+	body, err := c.Store.Read(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(body)
+	if own != nil && sum == own.SHA256 {
+		return own, nil // an earlier call had succeeded, and only its answer was lost
+	}
+	f, err := segment.OpenBytes(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
+	}
+	if f.Partition != c.Partition || f.First != tip.Next || f.Previous != tip.Segment {
+		return nil, fmt.Errorf("%w: %s does not follow the chain's end at offset %d", ErrConflict, key, tip.Next)
+	}
+	same, stop := compare(own)
+	defer stop()
+	if err := f.Verify(same); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
+	}
+	if f.Key() != key {
+		return nil, fmt.Errorf("%w: %s is of another day", ErrConflict, key)
+	}
+	return &segment.Segment{Info: f.Info, Body: body, SHA256: sum}, nil
+}
+
+// compare returns a function that holds rows, in order, against those of own.
+func compare(own *segment.Segment) (same func(*row.Row) error, stop func()) {
+	if own == nil {
+		return nil, func() {}
+	}
+	f, err := segment.OpenBytes(own.Body)
+	if err != nil {
+		return func(*row.Row) error { return err }, func() {}
+	}
+	next, stop := iter.Pull2(f.Rows(f.First))
+	return func(theirs *row.Row) error {
+		ours, err, more := next()
+		if !more {
+			return nil // they hold more than we do
+		}
+		if err != nil {
+			return err
+		}
+		if !ours.SameRecord(theirs) {
+			return fmt.Errorf("offset %d holds another record", theirs.Offset)
+		}
+		return nil
+	}, stop
+}
+
+// seal writes the segment's checkpoint, or makes sure that the one that is there says the same.
+func (c *Chain) seal(ctx context.Context, tip Tip, s *segment.Segment) (Tip, error) {
+	cp := &checkpoint.Checkpoint{
+		Partition: c.Partition, Segment: s.Key(), First: s.First, Last: s.Last, LeaderEpoch: s.LeaderEpoch,
+		Size: int64(len(s.Body)), SHA256: hex.EncodeToString(s.SHA256[:]), Root: hex.EncodeToString(s.Root[:]),
+		Previous: tip.Checkpoint,
+	}
+	object, err := c.Key.Object(cp)
+	if err != nil {
+		return Tip{}, err
+	}
+	key := c.Partition.Checkpoint(s.First)
+	err = c.Store.Create(ctx, key, object)
+	if errors.Is(err, objstore.ErrExists) {
+		if object, err = c.Store.Read(ctx, key, 0, -1); err != nil {
+			return Tip{}, err
+		}
+		there, err := c.parse(key, object)
+		if err != nil {
+			return Tip{}, err
+		}
+		if *there != *cp {
+			return Tip{}, fmt.Errorf("%w: %s is of another segment", ErrConflict, key)
+		}
+		return tipAfter(there, object)
+	}
+	if err != nil {
+		return Tip{}, err
+	}
+	return tipAfter(cp, object)
+}

@@ -1,0 +1,347 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/archiver/internal/chain"
+	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/internal/segment"
+)
+
+var (
+	errOvertaken = errors.New("Kafka's retention has deleted records that are not archived")
+	errCut       = errors.New("Kafka's log ends before the archive does")
+	errGap       = errors.New("records are missing in Kafka's log")
+)
+
+// partition archives one partition while it is assigned to this process. Its goroutine runs run.
+type partition struct {
+	c      *consumer
+	number int32
+	log    *slog.Logger
+	chain  *chain.Chain
+	ctx    context.Context // ends when the partition is another's, or no time is left
+	cancel context.CancelFunc
+
+	wake    chan struct{} // there are records in the queue
+	pressed chan struct{} // close the open segment: memory is short
+	closing chan struct{} // archive what there is, and end
+	done    chan struct{}
+	drained sync.Once
+
+	open atomic.Int64 // bytes of the open segment
+
+	guard  sync.Mutex
+	queue  []*kgo.Record
+	queued int64     // bytes of the queue
+	since  time.Time // broker's timestamp of the first record that is not archived
+	reason error     // why it is halted
+
+	// Only the goroutine of run uses these, after locate.
+	tip     chain.Tip
+	builder *segment.Builder
+	held    int64 // bytes of the builder that the budget knows of
+}
+
+// locate finds the end of the partition's chain. It waits for the store; its only error is ctx's. When there is no
+// place to go on from, the partition is halted.
+func (p *partition) locate(ctx context.Context, committed int64, b bounds) error {
+	var halt error
+	err := p.c.retry(ctx, "find the end of the archive", func() error {
+		var err error
+		p.tip, err = p.find(ctx, committed, b)
+		if errors.Is(err, chain.ErrConflict) {
+			halt, err = err, nil
+		}
+		return p.c.stored(err)
+	})
+	switch {
+	case err != nil:
+		return err
+	case halt != nil:
+		p.halt(halt)
+	case committed > p.tip.Next:
+		p.log.Warn("the archive ends before Kafka's committed offset: going on behind the archive's end", "next", p.tip.Next, "committed", committed)
+	default:
+		p.log.Info("going on behind the archive's end", "next", p.tip.Next)
+	}
+	return nil
+}
+
+func (p *partition) find(ctx context.Context, committed int64, b bounds) (chain.Tip, error) {
+	start, ok := b.start.Lookup(p.c.kafka.Topic, p.number)
+	end, ok2 := b.end.Lookup(p.c.kafka.Topic, p.number)
+	if !ok || !ok2 {
+		return chain.Tip{}, fmt.Errorf("partition %d has no bounds", p.number)
+	}
+	tip, ok, err := p.chain.Locate(ctx, committed)
+	if err == nil && !ok {
+		tip, err = p.chain.Begin(ctx, start.Offset)
+	}
+	for found := true; err == nil && found && tip.Next < start.Offset; {
+		tip, found, err = p.chain.Resume(ctx, tip, time.Now())
+	}
+	switch {
+	case err != nil:
+		return tip, err
+	case tip.Next < start.Offset:
+		return tip, fmt.Errorf("%w: %w: offsets %d to %d", chain.ErrConflict, errOvertaken, tip.Next, start.Offset-1)
+	case tip.Next > end.Offset:
+		return tip, fmt.Errorf("%w: %w: at %d, the archive at %d", chain.ErrConflict, errCut, end.Offset, tip.Next)
+	}
+	return tip, nil
+}
+
+// put queues records. It never blocks.
+func (p *partition) put(records []*kgo.Record) {
+	if len(records) == 0 {
+		return
+	}
+	var size int64
+	for _, r := range records {
+		size += row.RecordSize(r)
+	}
+	p.guard.Lock()
+	defer p.guard.Unlock()
+	if p.reason != nil {
+		return
+	}
+	p.queue = append(p.queue, records...)
+	p.queued += size
+	p.c.budget.add(size)
+	if p.since.IsZero() {
+		p.since = records[0].Timestamp
+	}
+	signal(p.wake)
+}
+
+func (p *partition) run() {
+	defer close(p.done)
+	defer p.release()
+	age := time.NewTimer(p.c.cfg.SegmentAge)
+	defer age.Stop()
+	for {
+		err := p.archiveQueue()
+		if err == nil && p.builder != nil {
+			age.Reset(time.Until(p.builder.Opened().Add(p.c.cfg.SegmentAge)))
+		}
+		if err == nil {
+			select {
+			case <-p.wake:
+				continue
+			case <-age.C:
+				err = p.closeSegment("age")
+			case <-p.pressed:
+				err = p.closeSegment("memory")
+				p.c.relieved(p)
+			case <-p.closing:
+				p.end()
+				return
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		if err != nil {
+			p.stop(err)
+			return
+		}
+	}
+}
+
+// end archives everything that the partition has.
+func (p *partition) end() {
+	err := p.archiveQueue()
+	for err == nil && p.builder != nil {
+		err = p.closeSegment("stop")
+	}
+	if err != nil {
+		p.stop(err)
+	}
+}
+
+// stop halts the partition, unless it only was another's.
+func (p *partition) stop(err error) {
+	if p.ctx.Err() == nil {
+		p.halt(err)
+	}
+}
+
+// archiveQueue moves the queued records into segments. After an error the partition cannot go on.
+func (p *partition) archiveQueue() error {
+	p.guard.Lock()
+	records := p.queue
+	p.queue = nil
+	p.guard.Unlock()
+	for _, r := range records {
+		if err := p.archive(r); err != nil {
+			return err
+		}
+		size := row.RecordSize(r)
+		p.guard.Lock()
+		p.queued -= size
+		p.guard.Unlock()
+		p.c.budget.add(-size)
+	}
+	return nil
+}
+
+// archive adds one record to the open segment, and closes segments where that is due.
+func (p *partition) archive(r *kgo.Record) error {
+	for p.builder != nil && r.Offset == p.builder.Next() && day(r.Timestamp) != day(p.builder.Day()) {
+		if err := p.closeSegment("day"); err != nil {
+			return err
+		}
+	}
+	next := p.tip.Next
+	if p.builder != nil {
+		next = p.builder.Next()
+	}
+	if r.Offset < next {
+		return nil // in a segment of another archiver
+	}
+	if r.Offset > next {
+		return fmt.Errorf("%w: %w: offsets %d to %d", chain.ErrConflict, errGap, next, r.Offset-1)
+	}
+	if p.builder == nil {
+		p.builder = segment.NewBuilder(p.chain.Partition, next, p.c.writer)
+	}
+	w := row.From(r, p.chain.Partition.TopicID)
+	if err := p.builder.Append(w, r.LeaderEpoch, row.RecordSize(r)); err != nil {
+		return err
+	}
+	p.hold(p.builder.Memory())
+	if p.builder.Raw() >= int64(p.c.cfg.SegmentBytes) {
+		return p.closeSegment("size")
+	}
+	return nil
+}
+
+// closeSegment stores the open segment, if there is one, and tries until that succeeds. When another archiver's
+// segment stands in its place, the rows behind that one are the open segment afterwards. An error is final.
+func (p *partition) closeSegment(why string) error {
+	if p.builder == nil {
+		return nil
+	}
+	s, err := p.builder.Finish(p.tip.Segment)
+	if err != nil {
+		return err
+	}
+	p.hold(int64(len(s.Body)))
+	started := time.Now()
+	var added chain.Added
+	var conflict error
+	err = p.c.retry(p.ctx, "store "+s.Key(), func() error {
+		var err error
+		added, err = p.chain.Add(p.ctx, p.tip, s)
+		if errors.Is(err, chain.ErrConflict) {
+			conflict, err = err, nil
+		}
+		return p.c.stored(err)
+	})
+	if err = errors.Join(err, conflict); err != nil {
+		return err
+	}
+	p.tip, p.builder = added.Tip, nil
+	p.c.archived(p.number, p.tip)
+	p.account(s, added, why, time.Since(started))
+	if s.Last >= p.tip.Next {
+		if p.builder, err = segment.Rest(s, p.tip.Next); err != nil {
+			return err
+		}
+	}
+	p.passed()
+	return nil
+}
+
+func (p *partition) account(s *segment.Segment, added chain.Added, why string, took time.Duration) {
+	if added.Adopted {
+		p.c.metrics.adopted.Inc()
+		p.log.Info("adopted another archiver's segment", "first", s.First, "last", added.Tip.Next-1)
+		return
+	}
+	p.c.metrics.segments.Inc()
+	p.c.metrics.records.Add(float64(s.Count()))
+	p.c.metrics.bytes.Add(float64(len(s.Body)))
+	p.log.Info("segment archived", "key", s.Key(), "records", s.Count(), "bytes", len(s.Body), "closed_by", why, "took", took.String())
+}
+
+// passed notes what is the oldest record now, and how much memory the open segment takes.
+func (p *partition) passed() {
+	var held int64
+	p.guard.Lock()
+	p.since = time.Time{}
+	if p.builder != nil {
+		held, p.since = p.builder.Memory(), p.builder.Day()
+	} else if len(p.queue) > 0 {
+		p.since = p.queue[0].Timestamp
+	}
+	p.guard.Unlock()
+	p.hold(held)
+}
+
+// hold tells the budget how much memory the open segment takes now.
+func (p *partition) hold(bytes int64) {
+	p.c.budget.add(bytes - p.held)
+	p.held = bytes
+	p.open.Store(bytes)
+}
+
+// release gives back to the budget what the partition still held when its goroutine ended.
+func (p *partition) release() {
+	p.hold(0)
+	p.builder = nil
+	p.guard.Lock()
+	p.c.budget.add(-p.queued)
+	p.queue, p.queued = nil, 0
+	p.guard.Unlock()
+	p.c.relieved(p)
+}
+
+// halt stops the partition for good: a person has to look at it. Nothing is fetched of it any more.
+func (p *partition) halt(reason error) {
+	p.guard.Lock()
+	first := p.reason == nil
+	if first {
+		p.reason = reason
+	}
+	if p.since.IsZero() {
+		p.since = time.Now()
+	}
+	p.guard.Unlock()
+	p.cancel()
+	if first {
+		p.c.client.PauseFetchPartitions(map[string][]int32{p.c.kafka.Topic: {p.number}})
+		p.log.Error("partition is halted: nothing of it is archived until this is resolved", "error", reason)
+	}
+}
+
+// drain asks the goroutine to archive what it has and to end; done says when.
+func (p *partition) drain() { p.drained.Do(func() { close(p.closing) }) }
+
+// abandon ends the goroutine at once and waits for it.
+func (p *partition) abandon() {
+	p.cancel()
+	<-p.done
+}
+
+func (p *partition) haltedBy() error {
+	p.guard.Lock()
+	defer p.guard.Unlock()
+	return p.reason
+}
+
+func (p *partition) oldest() time.Time {
+	p.guard.Lock()
+	defer p.guard.Unlock()
+	return p.since
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
