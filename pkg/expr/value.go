@@ -317,3 +317,6 @@ func nonNil(b []byte) []byte {
 	}
 	return b
 }
+
+// Bytes makes a CEL value of bytes.
+func Bytes(b []byte) ref.Val { return types.Bytes(b) }

@@ -1,0 +1,57 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
+)
+
+// CheckOperations finds what is wrong with the operations: expressions that do not compile, parameters that are used
+// and not defined or defined and not used, unknown sources and, when the database of postgres.url answers, statements
+// that it does not prepare for the role of that URL. Each error has the place in the file.
+func CheckOperations(ctx context.Context, cfg *settings.File) config.Errors {
+	ops, errs := compile(cfg)
+	if cfg.Postgres.URL.Empty() || len(ops) == 0 {
+		return errs
+	}
+	more, err := CheckStatements(ctx, cfg)
+	if err != nil {
+		return errs // nobody answered; the processor checks again when it starts
+	}
+	return append(errs, more...)
+}
+
+// CheckStatements prepares the operations' statements. The error says that the database could not be asked.
+func CheckStatements(ctx context.Context, cfg *settings.File) (config.Errors, error) {
+	ops, _ := compile(cfg)
+	db, err := store.Open(ctx, cfg.Postgres, "catchment-check")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return describe(ctx, cfg, db, ops)
+}
+
+func describe(ctx context.Context, cfg *settings.File, db *store.Store, ops []*operation) (config.Errors, error) {
+	var errs config.Errors
+	for _, op := range ops {
+		for j, st := range op.statements {
+			if st.Forbidden() != "" {
+				continue // told already
+			}
+			err := db.Describe(ctx, st)
+			var wrong *store.StatementError
+			switch {
+			case errors.As(err, &wrong):
+				errs = append(errs, cfg.Errorf(op.sqlPath(j), "expected SQL that Postgres prepares: %v", wrong))
+			case err != nil:
+				return errs, fmt.Errorf("check %s: %w", op.sqlPath(j), err)
+			}
+		}
+	}
+	return errs, nil
+}

@@ -1,0 +1,287 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of a batch. Everything else is an error of the database or the way to it: see Classify.
+var (
+	ErrFenced  = errors.New("another owner has the partition")
+	ErrMoved   = errors.New("the stored position is not the expected one")
+	ErrUnknown = errors.New("the outcome of COMMIT is unknown")
+)
+
+// OwnError is an error of one of our own statements: no operation is to blame.
+type OwnError struct {
+	What string
+	Err  error
+}
+
+func (e *OwnError) Error() string { return e.What + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OwnError) Unwrap() error { return e.Err }
+
+// Partition is one partition of one topic, by the topic's ID: a topic that was made anew is another one.
+type Partition struct {
+	Topic     string
+	TopicID   [16]byte
+	Partition int32
+}
+
+// Position is where a partition's consumer stands.
+type Position struct {
+	Next        int64
+	LeaderEpoch int32 // of the last record consumed; -1: none
+}
+
+// Key names an event.
+type Key struct{ Source, ID string }
+
+// Compare orders keys bytewise, as the database does.
+func (k Key) Compare(l Key) int {
+	switch {
+	case k.Source != l.Source:
+		return cmpString(k.Source, l.Source)
+	default:
+		return cmpString(k.ID, l.ID)
+	}
+}
+
+func cmpString(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Identity is an event's row in the inbox.
+type Identity struct {
+	Key
+	SHA256     []byte
+	DeliveryID string
+}
+
+// Tx is one batch's transaction.
+type Tx struct {
+	tx      pgx.Tx
+	timeout time.Duration // current statement_timeout
+}
+
+// Begin starts a transaction. statement bounds each of our own statements, idle the time in which the server hears
+// nothing from us: a frozen process loses its locks after that.
+func (s *Store) Begin(ctx context.Context, statement, idle time.Duration) (*Tx, error) {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return nil, &OwnError{"begin", err}
+	}
+	t := &Tx{tx: tx, timeout: statement}
+	_, err = tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true),
+		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END`,
+		millis(statement), millis(idle))
+	if err != nil {
+		t.Rollback(ctx)
+		return nil, &OwnError{"begin", err}
+	}
+	return t, nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(max(d.Milliseconds(), 1), 10) }
+
+// Rollback ends the transaction without effect. It does nothing after Commit.
+func (t *Tx) Rollback(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelGrace)
+	defer cancel()
+	_ = t.tx.Rollback(ctx) // the connection is closed when this fails, and the server rolls back
+}
+
+// Commit ends the transaction, under its own deadline. ErrUnknown: nobody answered, ask Progress what happened.
+// Any other error means that the transaction was rolled back.
+func (t *Tx) Commit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	err := t.tx.Commit(ctx)
+	var pe *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pgx.ErrTxCommitRollback), errors.As(err, &pe) && !lostConnection(pe.Code):
+		return fmt.Errorf("commit: %w", err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// lostConnection: the server ended the session; whether before or after the commit it does not say.
+func lostConnection(code string) bool {
+	return code[:2] == "57" || code[:2] == "08" || code[:2] == "XX"
+}
+
+// Claim makes owner the partition's owner and returns where to go on; a partition that was never consumed begins at
+// logStart. It waits for the old owner's open transaction. After patience it ends that owner's session, if it may.
+func (s *Store) Claim(ctx context.Context, p Partition, logStart int64, owner uuid.UUID, patience time.Duration) (Position, error) {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return Position{}, &OwnError{"claim", err}
+	}
+	t := &Tx{tx: tx}
+	defer t.Rollback(ctx)
+	var pid int32
+	if err := tx.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+		return Position{}, &OwnError{"claim", err}
+	}
+	timer := time.AfterFunc(patience, func() { s.evict(ctx, pid) })
+	defer timer.Stop()
+	var pos Position
+	err = tx.QueryRow(ctx, `INSERT INTO catchment.progress AS p (topic, topic_id, partition, next_offset, owner) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (topic_id, partition) DO UPDATE SET owner = excluded.owner, topic = excluded.topic
+		RETURNING p.next_offset, p.leader_epoch`,
+		p.Topic, p.TopicID, p.Partition, logStart, owner).Scan(&pos.Next, &pos.LeaderEpoch)
+	if err != nil {
+		return Position{}, &OwnError{"claim", err}
+	}
+	if err := t.Commit(ctx); err != nil {
+		return Position{}, &OwnError{"claim", err} // claiming once more is harmless
+	}
+	return pos, nil
+}
+
+// evict ends the sessions for which ours waits. Without the right to do so the old owner's idle timeout must pass.
+func (s *Store) evict(ctx context.Context, pid int32) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	_, _ = s.pool.Exec(ctx, `SELECT pg_terminate_backend(b) FROM unnest(pg_blocking_pids($1)) AS b`, pid)
+}
+
+// Progress reads a partition's position and owner, after any transaction on it has ended.
+func (s *Store) Progress(ctx context.Context, p Partition) (Position, uuid.UUID, error) {
+	var pos Position
+	var owner uuid.UUID
+	err := s.pool.QueryRow(ctx, `SELECT next_offset, leader_epoch, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`,
+		p.TopicID, p.Partition).Scan(&pos.Next, &pos.LeaderEpoch, &owner)
+	if err != nil {
+		return Position{}, uuid.UUID{}, &OwnError{"read position", err}
+	}
+	return pos, owner, nil
+}
+
+// Enter locks the partition's position, checks owner and position, and stores the identities, which must be sorted
+// and distinct. It returns those that are new. ErrFenced and ErrMoved say that the batch is not ours to write.
+func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected int64, ids []Identity) (map[Key]bool, error) {
+	var next int64
+	var has uuid.UUID
+	fresh := make(map[Key]bool, len(ids))
+	b := &pgx.Batch{}
+	b.Queue(`SELECT next_offset, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`, p.TopicID, p.Partition).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&next, &has) })
+	if len(ids) > 0 {
+		s, e, h, d := columns(ids)
+		b.Queue(`INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
+			SELECT s, e, h, now(), d FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS t(s, e, h, d)
+			ON CONFLICT DO NOTHING RETURNING source, event_id`, s, e, h, d).
+			Query(func(rows pgx.Rows) error {
+				var k Key
+				_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error { fresh[k] = true; return nil })
+				return err
+			})
+	}
+	err := t.tx.SendBatch(ctx, b).Close()
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, ErrMoved
+	case err != nil:
+		return nil, &OwnError{"store identities", err}
+	case has != owner:
+		return nil, ErrFenced
+	case next != expected:
+		return nil, fmt.Errorf("%w: expected %d, found %d", ErrMoved, expected, next)
+	}
+	return fresh, nil
+}
+
+func columns(ids []Identity) (s, e []string, h [][]byte, d []string) {
+	for _, id := range ids {
+		s, e, h, d = append(s, id.Source), append(e, id.ID), append(h, id.SHA256), append(d, id.DeliveryID)
+	}
+	return s, e, h, d
+}
+
+// Known returns the stored identities of keys.
+func (t *Tx) Known(ctx context.Context, keys []Key) (map[Key]Identity, error) {
+	s, e := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		s[i], e[i] = k.Source, k.ID
+	}
+	rows, err := t.tx.Query(ctx, `SELECT i.source, i.event_id, i.body_sha256, i.delivery_id::text FROM catchment.identities i
+		JOIN unnest($1::text[], $2::text[]) AS t(s, e) ON i.source = t.s AND i.event_id = t.e`, s, e)
+	if err != nil {
+		return nil, &OwnError{"read identities", err}
+	}
+	known := make(map[Key]Identity, len(keys))
+	var id Identity
+	if _, err = pgx.ForEachRow(rows, []any{&id.Source, &id.ID, &id.SHA256, &id.DeliveryID}, func() error {
+		known[id.Key] = id
+		return nil
+	}); err != nil {
+		return nil, &OwnError{"read identities", err}
+	}
+	return known, nil
+}
+
+// Guard names an entity within a newest-wins scope.
+type Guard struct{ Scope, Entity string }
+
+// Newest is what was written last to an entity. The zero value is older than everything.
+type Newest struct {
+	Version []byte
+	ID      string
+	Source  string
+}
+
+// Less orders writes: by version, then by event ID, then by source, so that the end state never depends on order.
+func (n Newest) Less(m Newest) bool {
+	if c := cmpString(string(n.Version), string(m.Version)); c != 0 {
+		return c < 0
+	}
+	if n.ID != m.ID {
+		return n.ID < m.ID
+	}
+	return n.Source < m.Source
+}
+
+// Guards locks the rows of the guards, which must be sorted and distinct, and returns what they hold.
+func (t *Tx) Guards(ctx context.Context, guards []Guard) (map[Guard]Newest, error) {
+	scopes, entities := make([]string, len(guards)), make([]string, len(guards))
+	for i, g := range guards {
+		scopes[i], entities[i] = g.Scope, g.Entity
+	}
+	held := make(map[Guard]Newest, len(guards))
+	b := &pgx.Batch{}
+	b.Queue(`INSERT INTO catchment.entities (guard, entity) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING`, scopes, entities)
+	b.Queue(`SELECT n.guard, n.entity, n.version, n.event_id, n.source FROM catchment.entities n
+		JOIN unnest($1::text[], $2::text[]) AS t(g, e) ON n.guard = t.g AND n.entity = t.e
+		ORDER BY n.guard, n.entity FOR UPDATE OF n`, scopes, entities).
+		Query(func(rows pgx.Rows) error {
+			var g Guard
+			var n Newest
+			_, err := pgx.ForEachRow(rows, []any{&g.Scope, &g.Entity, &n.Version, &n.ID, &n.Source}, func() error {
+				held[g] = n
+				return nil
+			})
+			return err
+		})
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, &OwnError{"lock entities", err}
+	}
+	return held, nil
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/catchment-dev/catchment/pkg/expr"
+)
+
+// ErrNoSchema says that the schema is not there, or older than this release.
+var ErrNoSchema = errors.New("the schema catchment is missing or too old: run catchment migrate")
+
+// CheckSchema says whether the schema is there.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	var there bool
+	err := s.pool.QueryRow(ctx, `SELECT to_regclass('catchment.progress') IS NOT NULL AND to_regclass('catchment.retries') IS NOT NULL`).Scan(&there)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	if !there {
+		return ErrNoSchema
+	}
+	return nil
+}
+
+// StatementError is Postgres' refusal to prepare a statement. Line and Col count from 1 within the statement's
+// source; 0: Postgres does not say where.
+type StatementError struct {
+	Line, Col int
+	Message   string
+}
+
+// Error gives place and message.
+func (e *StatementError) Error() string {
+	if e.Line == 0 {
+		return e.Message
+	}
+	return fmt.Sprintf("line %d, column %d of the statement: %s", e.Line, e.Col, e.Message)
+}
+
+// Describe prepares a statement, under the role that will run it, and sets its parameters' kinds. The error is a
+// *StatementError when Postgres refuses the statement.
+func (s *Store) Describe(ctx context.Context, st *Statement) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	defer conn.Release()
+	sd, err := conn.Conn().Prepare(ctx, "", st.SQL)
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && Classify(err) != Transient {
+		return refused(st, pe)
+	}
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	if len(sd.ParamOIDs) != len(st.Params) {
+		return &StatementError{Message: fmt.Sprintf("expected %d parameters, Postgres sees %d: write them as @name, not as $1", len(st.Params), len(sd.ParamOIDs))}
+	}
+	kinds, err := kindsOf(ctx, conn.Conn(), sd.ParamOIDs)
+	if err != nil {
+		return err
+	}
+	st.Kinds = kinds
+	return nil
+}
+
+func refused(st *Statement, pe *pgconn.PgError) *StatementError {
+	e := &StatementError{Message: Message(pe)}
+	if pe.Position > 0 {
+		e.Line, e.Col = st.Place(int(pe.Position))
+	}
+	switch {
+	case pe.Code == "42P18":
+		e.Message += ": expected a cast that says the type, such as @name::text"
+	case pe.Code == "42601" && pe.Message == "cannot insert multiple commands into a prepared statement":
+		e.Message += ": expected a list of statements under sql"
+	case pe.Hint != "":
+		e.Message += ": " + clean(pe.Hint)
+	}
+	return e
+}
+
+func kindsOf(ctx context.Context, conn *pgx.Conn, oids []uint32) ([]expr.Kind, error) {
+	kinds := make([]expr.Kind, len(oids))
+	if len(oids) == 0 {
+		return kinds, nil
+	}
+	rows, err := conn.Query(ctx, `SELECT oid, typcategory = 'A' FROM pg_catalog.pg_type WHERE oid = ANY($1)`, oids)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: types of parameters: %w", err)
+	}
+	arrays := map[uint32]bool{}
+	var oid uint32
+	var array bool
+	if _, err := pgx.ForEachRow(rows, []any{&oid, &array}, func() error { arrays[oid] = array; return nil }); err != nil {
+		return nil, fmt.Errorf("postgres: types of parameters: %w", err)
+	}
+	for i, oid := range oids {
+		switch {
+		case arrays[oid]:
+			kinds[i] = expr.KindArray
+		case oid == pgtype.ByteaOID:
+			kinds[i] = expr.KindBytes
+		case oid == pgtype.JSONOID || oid == pgtype.JSONBOID:
+			kinds[i] = expr.KindJSON
+		}
+	}
+	return kinds, nil
+}
+
+// Define remembers an operation's definition.
+func (s *Store) Define(ctx context.Context, name string, definition, digest []byte) error {
+	_, err := s.pool.Exec(ctx, `INSERT INTO catchment.definitions (sha256, name, definition) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		digest, name, string(definition))
+	if err != nil {
+		return fmt.Errorf("postgres: remember definition of %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// lockID is the advisory lock under which schema changes run.
+const lockID = 0x63617463686d6e74 // "catchmnt"
+
+const versionTable = "catchment.schema_version"
+
+// Migrate brings the schema catchment to this release's state. Several may run at once: one works, the others wait.
+// The URL must lead straight to the database, since the lock belongs to a session.
+func Migrate(ctx context.Context, url string) (err error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate: connect: %w", err)
+	}
+	defer conn.Close() // gives up the lock as well
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(lockID)); err != nil {
+		return fmt.Errorf("migrate: lock: %w", err)
+	}
+	defer func() {
+		_, e := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", int64(lockID))
+		if err == nil && e != nil {
+			err = fmt.Errorf("migrate: unlock: %w", e)
+		}
+	}()
+	var there bool
+	if err := conn.QueryRowContext(ctx, "SELECT to_regnamespace('catchment') IS NOT NULL").Scan(&there); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if !there {
+		if _, err := conn.ExecContext(ctx, "CREATE SCHEMA catchment"); err != nil {
+			return fmt.Errorf("migrate: create schema: %w", err)
+		}
+	}
+	p, err := provider(db)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+func provider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	versions, err := database.NewStore(goose.DialectPostgres, versionTable)
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider("", db, files, goose.WithStore(versions))
+}

@@ -1,0 +1,230 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Limits of what a results row keeps of the rows that an operation returned.
+const (
+	maxReturnedRows  = 100
+	maxReturnedBytes = 64 << 10
+)
+
+// Call is one attempt of one operation for one event.
+type Call struct {
+	Statements []*Statement
+	Args       [][]any // by statement
+	Timeout    time.Duration
+}
+
+// Effect is what a call did.
+type Effect struct {
+	Rows     int64  // that the last statement touched
+	Returned []byte // JSON array of the rows that the last statement returned; nil: it returns none
+	Started  time.Time
+	Took     time.Duration
+}
+
+// CallError is an error of the calls' own SQL.
+type CallError struct{ Err error }
+
+func (e *CallError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CallError) Unwrap() error { return e.Err }
+
+// Run makes all calls in one round trip. After an error, *CallError, the transaction is void.
+func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
+	effects := make([]Effect, len(calls))
+	b := &pgx.Batch{}
+	mark := time.Now() // end of the previous call
+	done := func(i int) { now := time.Now(); effects[i].Started, effects[i].Took, mark = mark, now.Sub(mark), now }
+	for i, c := range calls {
+		t.setTimeout(b, c.Timeout)
+		for j, st := range c.Statements {
+			last := j == len(c.Statements)-1
+			b.Queue(st.SQL, c.Args[j]...).Fn = func(br pgx.BatchResults) error {
+				err := t.read(br, last, &effects[i])
+				if last {
+					done(i)
+				}
+				return err
+			}
+		}
+	}
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, t.callError(ctx, err)
+	}
+	return effects, nil
+}
+
+// setTimeout queues a change of statement_timeout when it is not d already; 0 leaves it.
+func (t *Tx) setTimeout(b *pgx.Batch, d time.Duration) {
+	if d > 0 && d != t.timeout {
+		b.Queue(`SELECT set_config('statement_timeout', $1, true)`, millis(d))
+		t.timeout = d
+	}
+}
+
+func (t *Tx) read(br pgx.BatchResults, last bool, e *Effect) error {
+	rows, err := br.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	fields := rows.FieldDescriptions()
+	var out [][]byte
+	size := 0
+	for rows.Next() {
+		if !last || len(out) == maxReturnedRows || size > maxReturnedBytes {
+			continue
+		}
+		o := object(t.tx.Conn().TypeMap(), fields, rows.RawValues())
+		if size += len(o); size <= maxReturnedBytes {
+			out = append(out, o)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if last {
+		e.Rows = rows.CommandTag().RowsAffected()
+		if len(fields) > 0 {
+			e.Returned = append(append([]byte{'['}, bytes.Join(out, []byte{','})...), ']')
+		}
+	}
+	return nil
+}
+
+// object writes a row as JSON: numbers, booleans and JSON keep their kind, all else is text.
+func object(types *pgtype.Map, fields []pgconn.FieldDescription, values [][]byte) []byte {
+	b := []byte{'{'}
+	for i, f := range fields {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, quote(f.Name)...), ':')
+		b = append(b, jsonValue(types, f, values[i])...)
+	}
+	return append(b, '}')
+}
+
+func jsonValue(types *pgtype.Map, f pgconn.FieldDescription, raw []byte) []byte {
+	if raw == nil {
+		return []byte("null")
+	}
+	var v driver.Value = string(raw)
+	if t, ok := types.TypeForOID(f.DataTypeOID); ok {
+		if d, err := t.Codec.DecodeDatabaseSQLValue(types, f.DataTypeOID, f.Format, raw); err == nil {
+			v = d
+		}
+	}
+	switch t := v.(type) {
+	case time.Time:
+		return quote(t.UTC().Format(time.RFC3339Nano))
+	case []byte:
+		v = `\x` + hex.EncodeToString(t)
+		if isJSON(f.DataTypeOID) {
+			v = string(t)
+		}
+	}
+	if s, ok := v.(string); ok {
+		if (isJSON(f.DataTypeOID) || f.DataTypeOID == pgtype.NumericOID) && json.Valid([]byte(s)) {
+			return []byte(s)
+		}
+		return quote(s)
+	}
+	b, err := json.Marshal(v)
+	if err != nil { // NaN and the infinities
+		return quote(fmt.Sprint(v))
+	}
+	return b
+}
+
+func isJSON(oid uint32) bool { return oid == pgtype.JSONOID || oid == pgtype.JSONBOID }
+
+func quote(s string) []byte {
+	b, _ := json.Marshal(s) // a string always has a JSON form
+	return b
+}
+
+// Try makes one call within a savepoint, asks accept about its effect, and finds what its deferred constraints would
+// say at COMMIT. After a *CallError the transaction goes on as if the call had not been made.
+func (t *Tx) Try(ctx context.Context, c Call, accept func(Effect) error) (Effect, error) {
+	if err := t.own(ctx, `SAVEPOINT call`); err != nil {
+		return Effect{}, err
+	}
+	effects, err := t.Run(ctx, []Call{c})
+	if err == nil {
+		if e := accept(effects[0]); e != nil {
+			err = &CallError{Err: &fault{e, Retryable}}
+		}
+	}
+	if err == nil {
+		err = t.checkDeferred(ctx)
+	}
+	if err == nil {
+		return effects[0], t.own(ctx, `RELEASE SAVEPOINT call`)
+	}
+	var ce *CallError
+	if !errors.As(err, &ce) || Classify(err) == Transient || ctx.Err() != nil {
+		return Effect{}, err
+	}
+	t.timeout = -1 // the savepoint takes the setting back
+	if err := t.own(ctx, `ROLLBACK TO SAVEPOINT call`); err != nil {
+		return Effect{}, err
+	}
+	return Effect{}, errors.Join(ce, t.own(ctx, `RELEASE SAVEPOINT call`))
+}
+
+// checkDeferred runs the deferred constraints' checks and puts their mode back, so that a failure here is the call's
+// and not the whole batch's at COMMIT.
+func (t *Tx) checkDeferred(ctx context.Context) error {
+	if err := t.own(ctx, `SAVEPOINT deferred`); err != nil {
+		return err
+	}
+	if _, err := t.tx.Exec(ctx, `SET CONSTRAINTS ALL IMMEDIATE`); err != nil {
+		return t.callError(ctx, err)
+	}
+	return t.own(ctx, `ROLLBACK TO SAVEPOINT deferred`)
+}
+
+// own runs a statement of ours.
+func (t *Tx) own(ctx context.Context, sql string) error {
+	if _, err := t.tx.Exec(ctx, sql); err != nil {
+		return &OwnError{sql, err}
+	}
+	return nil
+}
+
+// callError blames the call for an error of the server, and for one that pgx made without the server.
+func (t *Tx) callError(ctx context.Context, err error) error {
+	var pe *pgconn.PgError
+	switch {
+	case errors.As(err, &pe):
+		return &CallError{Err: err}
+	case ctx.Err() == nil && !t.tx.Conn().IsClosed():
+		return &CallError{Err: &fault{err, Poison}}
+	}
+	return &OwnError{"run operations", err}
+}
+
+// fault is an error of a call that did not come from the server.
+type fault struct {
+	error
+	class Class
+}
+
+// Unwrap returns the cause.
+func (f *fault) Unwrap() error { return f.error }

@@ -1,0 +1,390 @@
+package processor
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/expr"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
+)
+
+// reserved are the parameters that every statement may use without defining them.
+var reserved = []string{"body", "delivery_id", "entity", "id", "received_at", "source", "time", "type", "version"}
+
+// later are parameter names that are kept free.
+var later = []string{"index", "item"}
+
+// operation is a compiled entry of operations.
+type operation struct {
+	spec       settings.Operation
+	path       string // operations[i]
+	index      int
+	rank       int    // place among the operations; those that share a guard have one rank
+	scope      string // the guard; empty: no version
+	when       *expr.Program
+	entity     *expr.Program
+	version    *expr.Program
+	params     map[string]*expr.Program
+	statements []*store.Statement
+	definition []byte // JSON
+	digest     []byte // SHA-256 of definition
+}
+
+// compile checks all operations. The errors name the keys that are wrong.
+func compile(cfg *settings.File) ([]*operation, config.Errors) {
+	env, err := expr.NewEnv()
+	if err != nil {
+		return nil, config.Errors{cfg.Errorf("operations", "%v", err)}
+	}
+	c := &compiler{cfg: cfg, env: env}
+	ops := make([]*operation, len(cfg.Operations))
+	ranks := map[string]int{}
+	for i, spec := range cfg.Operations {
+		op := c.operation(i, spec)
+		op.rank = i
+		if op.scope != "" {
+			if r, ok := ranks[op.scope]; ok {
+				op.rank = r
+			}
+			ranks[op.scope] = op.rank
+		}
+		ops[i] = op
+	}
+	return ops, c.errs
+}
+
+type compiler struct {
+	cfg  *settings.File
+	env  *expr.Env
+	errs config.Errors
+}
+
+func (c *compiler) fail(path, format string, args ...any) {
+	c.errs = append(c.errs, c.cfg.Errorf(path, format, args...))
+}
+
+func (c *compiler) operation(i int, spec settings.Operation) *operation {
+	spec = withDefaults(spec)
+	op := &operation{spec: spec, index: i, path: fmt.Sprintf("operations[%d]", i), params: map[string]*expr.Program{}}
+	if _, ok := c.cfg.Sources[spec.On.Source]; !ok {
+		c.fail(op.path+".on.source", "unknown source %q: expected one of %s", spec.On.Source, strings.Join(slices.Sorted(maps.Keys(c.cfg.Sources)), ", "))
+	}
+	op.when = c.expression(op.path+".when", spec.When, c.env.CompileBool)
+	op.entity = c.expression(op.path+".entity", spec.Entity, c.env.Compile)
+	op.version = c.expression(op.path+".version", spec.Version, c.env.Compile)
+	if spec.Version != "" {
+		op.scope = spec.Guard
+		if op.scope == "" {
+			op.scope = spec.Name
+		}
+		if spec.Entity == "" {
+			c.fail(op.path+".version", "a version needs an entity: expected the key entity beside it")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(spec.Params)) {
+		path := op.path + ".params." + name
+		if slices.Contains(reserved, name) || slices.Contains(later, name) {
+			c.fail(path, "the name @%s is reserved: expected another name", name)
+			continue
+		}
+		op.params[name] = c.expression(path, spec.Params[name], c.env.Compile)
+	}
+	c.statements(op)
+	def, err := json.Marshal(spec)
+	if err != nil {
+		c.fail(op.path, "%v", err)
+	}
+	sum := sha256.Sum256(def)
+	op.definition, op.digest = def, sum[:]
+	return op
+}
+
+// withDefaults serves configurations that were built in Go; Load has set them already.
+func withDefaults(s settings.Operation) settings.Operation {
+	if s.ExpectRows == "" {
+		s.ExpectRows = "any"
+	}
+	if s.Timeout <= 0 {
+		s.Timeout = 10 * time.Second
+	}
+	if s.Retry.MaxAttempts <= 0 {
+		s.Retry.MaxAttempts = 10
+	}
+	if s.Retry.Initial <= 0 {
+		s.Retry.Initial = time.Second
+	}
+	if s.Retry.Max <= 0 {
+		s.Retry.Max = time.Hour
+	}
+	return s
+}
+
+func (c *compiler) expression(path, src string, compile func(string) (*expr.Program, error)) *expr.Program {
+	if src == "" {
+		return nil
+	}
+	p, err := compile(src)
+	if err != nil {
+		for _, e := range flatten(err) {
+			c.fail(path, "%v", e)
+		}
+	}
+	return p
+}
+
+func flatten(err error) []error {
+	var list interface{ Unwrap() []error }
+	if errors.As(err, &list) {
+		return list.Unwrap()
+	}
+	return []error{err}
+}
+
+func (c *compiler) statements(op *operation) {
+	known := func(name string) bool {
+		_, ok := op.spec.Params[name]
+		return ok || slices.Contains(reserved, name)
+	}
+	if len(op.spec.SQL) == 0 {
+		c.fail(op.path+".sql", "expected a statement")
+	}
+	used := map[string]bool{}
+	for j, src := range op.spec.SQL {
+		st := store.Parse(src, known)
+		op.statements = append(op.statements, st)
+		path := op.sqlPath(j)
+		if strings.TrimSpace(src) == "" {
+			c.fail(path, "expected a statement, found nothing")
+		}
+		if word := st.Forbidden(); word != "" {
+			c.fail(path, "%s is not allowed: expected a statement that stays within the batch's transaction", word)
+		}
+		for _, name := range st.Params {
+			used[name] = true
+			c.parameter(op, path, name, known)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(op.spec.Params)) {
+		if !used[name] && !slices.Contains(reserved, name) && !slices.Contains(later, name) {
+			c.fail(op.path+".params."+name, "no statement uses @%s", name)
+		}
+	}
+}
+
+func (c *compiler) parameter(op *operation, path, name string, known func(string) bool) {
+	switch {
+	case !known(name):
+		c.fail(path, "@%s is not defined: expected it under params, or one of @%s", name, strings.Join(reserved, " @"))
+	case name == "entity" && op.spec.Entity == "":
+		c.fail(path, "@entity is used: expected the key entity")
+	case name == "version" && op.spec.Version == "":
+		c.fail(path, "@version is used: expected the key version")
+	}
+}
+
+func (op *operation) sqlPath(j int) string {
+	if len(op.spec.SQL) == 1 {
+		return op.path + ".sql"
+	}
+	return fmt.Sprintf("%s.sql[%d]", op.path, j)
+}
+
+// wants says whether the operation is for events of that source and type.
+func (op *operation) wants(source, typ string) bool {
+	if op.spec.On.Source != source {
+		return false
+	}
+	if len(op.spec.On.Types) == 0 {
+		return true
+	}
+	for _, t := range op.spec.On.Types {
+		if prefix, ok := strings.CutSuffix(t, "*"); t == typ || ok && strings.HasPrefix(typ, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// attempt is one operation to be tried for one event.
+type attempt struct {
+	op      *operation
+	ev      *event.Event
+	number  int // from 1
+	entity  *string
+	version *expr.Version
+	call    store.Call
+	err     error // an expression failed: the attempt is dead
+	place   int   // of the event in its batch
+}
+
+func input(ev *event.Event) *expr.Input {
+	return &expr.Input{
+		Source: ev.Source, Type: ev.Type, ID: ev.ID, Time: ev.Time, ReceivedAt: ev.ReceivedAt,
+		Headers: ev.Headers, ContentType: ev.ContentType, Raw: ev.Body,
+	}
+}
+
+// plan evaluates the operation's expressions for an event.
+func (op *operation) plan(ev *event.Event, in *expr.Input, number int) *attempt {
+	a := &attempt{op: op, ev: ev, number: number}
+	if a.err = a.guard(in); a.err == nil {
+		a.err = a.bind(in)
+	}
+	return a
+}
+
+const maxEntity = 1024 // bytes; a row of an index holds 2,704 at most
+
+func (a *attempt) guard(in *expr.Input) error {
+	op := a.op
+	if op.entity != nil {
+		v, err := op.entity.Eval(in)
+		if err != nil {
+			return op.wrap("entity", err)
+		}
+		s, null, err := expr.Text(v)
+		switch {
+		case err != nil:
+			return op.wrap("entity", fmt.Errorf("%s: %w", op.entity, err))
+		case null:
+			return op.wrap("entity", fmt.Errorf("%s: the entity is null", op.entity))
+		case len(s) > maxEntity:
+			return op.wrap("entity", fmt.Errorf("%s: the entity is longer than %d bytes", op.entity, maxEntity))
+		}
+		a.entity = &s
+	}
+	if op.version != nil {
+		v, err := op.version.EvalVersion(in)
+		if err != nil {
+			return op.wrap("version", err)
+		}
+		a.version = &v
+	}
+	return nil
+}
+
+func (op *operation) wrap(key string, err error) error {
+	return fmt.Errorf("%s.%s: %w", op.path, key, err)
+}
+
+func (a *attempt) bind(in *expr.Input) error {
+	type slot struct {
+		name string
+		kind expr.Kind
+	}
+	done := map[slot]any{}
+	a.call.Timeout = a.op.spec.Timeout
+	a.call.Statements = a.op.statements
+	for _, st := range a.op.statements {
+		args := make([]any, len(st.Params))
+		for i, name := range st.Params {
+			key := slot{name, st.Kinds[i]}
+			v, ok := done[key]
+			if !ok {
+				var err error
+				if v, err = a.value(in, name, st.Kinds[i]); err != nil {
+					return err
+				}
+				done[key] = v
+			}
+			args[i] = v
+		}
+		a.call.Args = append(a.call.Args, args)
+	}
+	return nil
+}
+
+func (a *attempt) value(in *expr.Input, name string, kind expr.Kind) (any, error) {
+	if p := a.op.params[name]; p != nil {
+		v, err := p.EvalParam(in, kind)
+		if err != nil {
+			return nil, a.op.wrap("params."+name, err)
+		}
+		return v, nil
+	}
+	switch name {
+	case "source":
+		return a.ev.Source, nil
+	case "id":
+		return a.ev.ID, nil
+	case "type":
+		return a.ev.Type, nil
+	case "delivery_id":
+		return a.ev.DeliveryID, nil
+	case "entity":
+		return *a.entity, nil
+	case "version":
+		return a.version.Text, nil
+	case "time":
+		if a.ev.Time.IsZero() {
+			return nil, nil
+		}
+		return a.ev.Time.UTC().Format(time.RFC3339Nano), nil
+	case "received_at":
+		return a.ev.ReceivedAt.UTC().Format(time.RFC3339Nano), nil
+	}
+	v, err := expr.Param(expr.Bytes(a.ev.Body), kind) // body
+	if err != nil {
+		return nil, fmt.Errorf("%s.sql: @body: %w", a.op.path, err)
+	}
+	return v, nil
+}
+
+// accept checks expect_rows; an attempt that fails it is made again.
+func (a *attempt) accept(e store.Effect) error {
+	switch want := a.op.spec.ExpectRows; {
+	case want == "some" && e.Rows < 1, want == "one" && e.Rows != 1:
+		return fmt.Errorf("expect_rows: expected %s, the statement touched %d", want, e.Rows)
+	}
+	return nil
+}
+
+func (a *attempt) key() store.Key { return store.Key{Source: a.ev.Source, ID: a.ev.ID} }
+
+func (a *attempt) target() store.Guard { return store.Guard{Scope: a.op.scope, Entity: *a.entity} }
+
+func (a *attempt) newest() store.Newest {
+	return store.Newest{Version: a.version.Key, ID: a.ev.ID, Source: a.ev.Source}
+}
+
+// guarded says whether the newest version wins.
+func (a *attempt) guarded() bool { return a.err == nil && a.version != nil }
+
+// compareAttempts is the order in which a batch's attempts run: the same in every worker, so that rows are locked in
+// one order, and by version within an entity, so that each newer one is written.
+func compareAttempts(a, b *attempt) int {
+	if a.op.rank != b.op.rank {
+		return a.op.rank - b.op.rank
+	}
+	if c := strings.Compare(deref(a.entity), deref(b.entity)); c != 0 {
+		return c
+	}
+	if a.guarded() && b.guarded() {
+		switch n, m := a.newest(), b.newest(); {
+		case n.Less(m):
+			return -1
+		case m.Less(n):
+			return 1
+		}
+	}
+	if a.place != b.place {
+		return a.place - b.place
+	}
+	return a.op.index - b.op.index
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}

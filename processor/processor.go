@@ -1,0 +1,278 @@
+// Package processor runs operations. Kafka records come in, and for every event that is new its operations' effects,
+// its results and the position go out to Postgres in one transaction. It never acts twice on an event, never lets an
+// older version overwrite a newer one, and never moves past a record that is not stored.
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
+)
+
+// retryWorkers is how many retries run beside each other.
+const retryWorkers = 2
+
+// Service is the processor.
+type Service struct {
+	cfg     *settings.File
+	log     *slog.Logger
+	metrics *metrics
+	ops     []*operation
+	engine  *engine
+
+	mu      sync.Mutex
+	phase   string // what start-up waits for; empty: it is over
+	fault   error  // why the last try of anything failed
+	halted  map[int32]string
+	session *session
+}
+
+// New checks the operations and makes the service. The error is config.Errors when the configuration is wrong.
+func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+	ops, errs := compile(cfg)
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	c := *cfg
+	fillDefaults(&c.Processor)
+	sources := map[string]bool{}
+	for name := range c.Sources {
+		sources[name] = true
+	}
+	return &Service{
+		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops,
+		phase: "starting", halted: map[int32]string{},
+	}, nil
+}
+
+// fillDefaults serves configurations that were built in Go; Load has set them already.
+func fillDefaults(p *settings.Processor) {
+	if p.Group == "" {
+		p.Group = "catchment-processor"
+	}
+	if p.Batch <= 0 {
+		p.Batch = 1000
+	}
+	if p.TxTimeout <= 0 {
+		p.TxTimeout = 30 * time.Second
+	}
+	if p.Session <= 0 {
+		p.Session = 10 * time.Second
+	}
+}
+
+// Name is "catchment-processor".
+func (s *Service) Name() string { return "catchment-processor" }
+
+// Ready says whether the service can do its work; the error says what hinders it.
+func (s *Service) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, why := range s.halted {
+		return fmt.Errorf("partition %d is halted: %s", p, why)
+	}
+	switch {
+	case s.phase != "" && s.fault != nil:
+		return fmt.Errorf("%s: %w", s.phase, s.fault)
+	case s.phase != "":
+		return errors.New(s.phase)
+	case s.fault != nil:
+		return s.fault
+	}
+	if s.session != nil {
+		return s.session.fault()
+	}
+	return nil
+}
+
+// Run works until ctx ends. It waits for Postgres, the schema, Kafka and the topic for as long as they need. Only a
+// wrong configuration ends it, with config.Errors.
+func (s *Service) Run(ctx context.Context) error {
+	db, err := store.Open(ctx, s.cfg.Postgres, s.Name())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	s.setEngine(db)
+	s.enter("waiting for Postgres")
+	if err := s.untilDone(ctx, s.prepare); err != nil || ctx.Err() != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	background, stop := context.WithCancel(ctx)
+	defer wg.Wait()
+	defer stop()
+	for range retryWorkers {
+		wg.Go(func() { s.engine.retries(background) })
+	}
+	wg.Go(func() { s.observe(background) })
+	for ctx.Err() == nil {
+		var id [16]byte
+		s.enter("waiting for Kafka")
+		err := s.untilDone(ctx, func(ctx context.Context) (err error) { id, err = s.findTopic(ctx); return err })
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		s.enter("")
+		if err := s.consume(ctx, id); err != nil {
+			s.log.Warn("consuming ended; it begins again", slog.Any("error", err))
+			pauseFor(ctx, time.Second)
+		}
+	}
+	return nil
+}
+
+func (s *Service) setEngine(db *store.Store) {
+	e := &engine{
+		store: db, ops: s.ops, byName: map[string]*operation{}, bySource: map[string][]*operation{},
+		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, now: time.Now, log: s.log, metrics: s.metrics,
+	}
+	for _, waived := range s.cfg.Kafka.Accept {
+		e.gapsOK = e.gapsOK || waived == kafka.CheckCleanup
+	}
+	for _, op := range s.ops {
+		e.byName[op.spec.Name] = op
+		e.bySource[op.spec.On.Source] = append(e.bySource[op.spec.On.Source], op)
+	}
+	s.engine = e
+}
+
+// prepare migrates when asked to, and prepares the operations. config.Errors are final.
+func (s *Service) prepare(ctx context.Context) error {
+	if s.cfg.Processor.Migrate {
+		if err := Migrate(ctx, migrateURL(s.cfg)); err != nil {
+			return err
+		}
+	}
+	if err := s.engine.store.CheckSchema(ctx); err != nil {
+		return err
+	}
+	errs, err := describe(ctx, s.cfg, s.engine.store, s.ops)
+	if err != nil {
+		return err
+	}
+	if err := errs.Err(); err != nil {
+		return err
+	}
+	for _, op := range s.ops {
+		if err := s.engine.store.Define(ctx, op.spec.Name, op.definition, op.digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) findTopic(ctx context.Context) ([16]byte, error) {
+	opts, err := kafka.Options(s.cfg.Kafka, s.Name())
+	if err != nil {
+		return [16]byte{}, err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return [16]byte{}, fmt.Errorf("kafka: %w", err)
+	}
+	defer cl.Close()
+	return kafka.TopicID(ctx, cl, s.cfg.Kafka.Topic)
+}
+
+// untilDone calls f until it succeeds or ctx ends (nil), or the configuration is found wrong (config.Errors).
+func (s *Service) untilDone(ctx context.Context, f func(context.Context) error) error {
+	pause := firstPause
+	for ctx.Err() == nil {
+		tctx, cancel := context.WithTimeout(ctx, time.Minute)
+		err := f(tctx)
+		cancel()
+		var wrong config.Errors
+		switch {
+		case err == nil:
+			s.report(nil)
+			return nil
+		case errors.As(err, &wrong):
+			return wrong
+		case ctx.Err() != nil:
+			return nil
+		}
+		s.report(err)
+		pauseFor(ctx, pause)
+		pause = min(2*pause, longestPause)
+	}
+	return nil
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (s *Service) enter(phase string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.phase = phase
+}
+
+// report keeps why the last try failed, and logs it when it is another reason than before; nil: it succeeded.
+func (s *Service) report(err error) {
+	s.mu.Lock()
+	before := s.fault
+	s.fault = err
+	phase := s.phase
+	s.mu.Unlock()
+	if err == nil || before != nil && before.Error() == err.Error() {
+		return
+	}
+	switch {
+	case store.IsCredentials(err):
+		s.log.Error("Postgres refuses us: check postgres.url and its password; trying again", slog.Any("error", err))
+	case refusedByKafka(err):
+		s.log.Error("Kafka refuses us: check kafka.sasl, kafka.tls and the rights of the user; trying again", slog.Any("error", err))
+	default:
+		s.log.Warn("not possible now; trying again", slog.String("phase", phase), slog.Any("error", err))
+	}
+}
+
+func refusedByKafka(err error) bool {
+	for _, e := range []error{kerr.SaslAuthenticationFailed, kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Service) use(ses *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session = ses
+}
+
+func (s *Service) halt(p int32, why *lostError) {
+	s.mu.Lock()
+	s.halted[p] = why.why
+	s.mu.Unlock()
+	s.metrics.halted.WithLabelValues(strconv.Itoa(int(p))).Set(1)
+	s.log.Error("partition halted: its position is lost, and going on would skip events", slog.Int("partition", int(p)), slog.String("why", why.why))
+}
+
+func (s *Service) unhalt(p int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.halted, p)
+	s.metrics.halted.DeleteLabelValues(strconv.Itoa(int(p)))
+}

@@ -1,0 +1,414 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
+)
+
+const (
+	statementTimeout = 30 * time.Second // of our own statements
+	firstPause       = 50 * time.Millisecond
+	longestPause     = 5 * time.Second
+	maxBatchBytes    = 8 << 20 // of one transaction, unless one record is larger
+	maxQueuedBytes   = 16 << 20
+	queuedBatches    = 4
+)
+
+// engine is what workers and retries share.
+type engine struct {
+	store     *store.Store
+	ops       []*operation
+	byName    map[string]*operation
+	bySource  map[string][]*operation
+	batch     int
+	txTimeout time.Duration
+	gapsOK    bool // the topic may be compacted
+	now       func() time.Time
+	log       *slog.Logger
+	metrics   *metrics
+}
+
+// lostError says that a partition's position is no longer in the log. The partition halts.
+type lostError struct{ why string }
+
+func (e *lostError) Error() string { return "the position is lost: " + e.why }
+
+// worker writes one partition's records, in order, one transaction a batch.
+type worker struct {
+	eng   *engine
+	part  store.Partition
+	owner uuid.UUID
+	moved func(store.Position) // after each commit
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	queue  []*kgo.Record
+	bytes  int
+	oldest time.Time // Kafka's time of the oldest record that is not committed
+	high   int64     // high watermark
+	next   int64
+	paused bool
+	fault  error // why the last try failed; nil: it did not
+
+	wake  chan struct{}
+	quit  chan struct{} // closed: finish the batch and stop
+	done  chan struct{}
+	abort context.CancelFunc
+	err   error // why it stopped by itself; valid after done
+	size  int   // records of the next batch at most
+}
+
+func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
+	return &worker{
+		eng: eng, part: part, owner: owner, next: pos.Next, size: eng.batch, moved: func(store.Position) {},
+		log:  eng.log.With(slog.String("topic", part.Topic), slog.Int("partition", int(part.Partition))),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// start runs the worker until stop, or until it cannot go on.
+func (w *worker) start(ctx context.Context) {
+	ctx, w.abort = context.WithCancel(ctx)
+	go func() {
+		defer close(w.done)
+		defer w.abort()
+		w.err = w.loop(ctx)
+	}()
+}
+
+// stop lets the batch in flight end within grace, then drops it.
+func (w *worker) stop(grace time.Duration) {
+	w.signal()
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-w.done:
+	case <-t.C:
+		w.abort()
+		<-w.done
+	}
+}
+
+func (w *worker) stopping() bool {
+	select {
+	case <-w.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *worker) signal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.quit:
+	default:
+		close(w.quit)
+	}
+}
+
+// add queues records and says whether fetching should pause.
+func (w *worker) add(records []*kgo.Record, high int64) (full bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue = append(w.queue, records...)
+	for _, r := range records {
+		w.bytes += recordBytes(r)
+	}
+	w.high = max(w.high, high)
+	if w.oldest.IsZero() && len(w.queue) > 0 {
+		w.oldest = w.queue[0].Timestamp
+	}
+	w.paused = w.paused || len(w.queue) >= queuedBatches*w.eng.batch || w.bytes >= maxQueuedBytes
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return w.paused
+}
+
+// thirsty says once that a paused partition has room again.
+func (w *worker) thirsty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.paused && len(w.queue) <= queuedBatches*w.eng.batch/2 && w.bytes <= maxQueuedBytes/2 {
+		w.paused = false
+		return true
+	}
+	return false
+}
+
+func recordBytes(r *kgo.Record) int {
+	n := len(r.Key) + len(r.Value) + 200
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
+}
+
+// take waits for records and returns up to n of them, which stay queued until drop; nil: stop.
+func (w *worker) take(ctx context.Context, n int) []*kgo.Record {
+	for {
+		select {
+		case <-w.quit:
+			return nil
+		case <-ctx.Done():
+			return nil
+		default:
+		}
+		w.mu.Lock()
+		records := w.queue
+		w.mu.Unlock()
+		if len(records) > 0 {
+			size, i := 0, 0
+			for i < len(records) && i < n && (i == 0 || size+recordBytes(records[i]) <= maxBatchBytes) {
+				size += recordBytes(records[i])
+				i++
+			}
+			return records[:i:i]
+		}
+		select {
+		case <-w.wake:
+		case <-w.quit:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// drop takes n committed records off the queue.
+func (w *worker) drop(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.queue[:n] {
+		w.bytes -= recordBytes(r)
+	}
+	w.queue = w.queue[n:]
+	w.oldest = time.Time{}
+	if len(w.queue) > 0 {
+		w.oldest = w.queue[0].Timestamp
+	} else {
+		w.queue = nil
+	}
+}
+
+func (w *worker) loop(ctx context.Context) error {
+	for {
+		records := w.take(ctx, w.eng.batch)
+		if records == nil {
+			return ctx.Err()
+		}
+		stale, err := w.check(records)
+		if err != nil {
+			return err
+		}
+		if stale > 0 {
+			w.drop(stale)
+			continue
+		}
+		if err := w.write(ctx, records); err != nil {
+			return err
+		}
+	}
+}
+
+// check counts the leading records that are behind the position, and refuses a gap: what is missing would be lost.
+func (w *worker) check(records []*kgo.Record) (stale int, err error) {
+	for stale < len(records) && records[stale].Offset < w.next {
+		stale++
+	}
+	if stale > 0 || w.eng.gapsOK {
+		return stale, nil
+	}
+	next := w.next
+	for _, r := range records {
+		if r.Offset != next {
+			return 0, &lostError{fmt.Sprintf("expected offset %d, the log goes on at %d", next, r.Offset)}
+		}
+		next++
+	}
+	return 0, nil
+}
+
+// write commits the records in one transaction, or in several smaller ones after timeouts and refusals. It tries
+// again, in place, for as long as only the database or the way to it is to blame.
+func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
+	items := make([]item, len(records))
+	for i, r := range records {
+		items[i] = read(w.part, r)
+	}
+	pause, careful := firstPause, false
+	for len(items) > 0 && !w.stopping() {
+		n := min(len(items), w.size)
+		b := &batch{eng: w.eng, part: w.part, owner: w.owner, expected: w.next, items: items[:n], careful: careful}
+		began := time.Now()
+		err := w.once(ctx, b)
+		if err == nil {
+			items = items[n:]
+			w.committed(b, time.Since(began))
+			pause, careful = firstPause, false
+			continue
+		}
+		if careful, err = w.react(ctx, b, err); err != nil {
+			return err
+		}
+		if careful {
+			continue
+		}
+		if err := w.rest(ctx, &pause); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// once makes one try under the batch's deadline. An unknown outcome is found out.
+func (w *worker) once(ctx context.Context, b *batch) error {
+	limit := w.eng.txTimeout
+	if len(b.items) == 1 {
+		for _, op := range w.eng.ops {
+			limit += op.spec.Timeout // one event must have the time that its operations may take
+		}
+	}
+	tctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := b.commit(tctx)
+	if errors.Is(err, store.ErrUnknown) {
+		return w.resolve(ctx, b, err)
+	}
+	if err != nil && tctx.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w after %s: %w", errTooSlow, limit, err)
+	}
+	return err
+}
+
+var errTooSlow = errors.New("the batch took too long")
+
+// resolve asks Postgres whether a COMMIT that nobody answered took place.
+func (w *worker) resolve(ctx context.Context, b *batch, cause error) error {
+	w.eng.metrics.unknown.Inc()
+	w.log.Warn("the outcome of a COMMIT is unknown: reading the position", slog.Any("error", cause))
+	pause := firstPause
+	for {
+		tctx, cancel := context.WithTimeout(ctx, statementTimeout)
+		pos, owner, err := w.eng.store.Progress(tctx, w.part)
+		cancel()
+		switch {
+		case err != nil:
+			w.fail(err)
+			if err := w.rest(ctx, &pause); err != nil {
+				return err
+			}
+		case owner != w.owner:
+			return store.ErrFenced
+		case pos.Next == b.next().Next:
+			return nil // it did
+		case pos.Next == b.expected:
+			return cause // it did not
+		default:
+			return store.ErrMoved
+		}
+	}
+}
+
+// react decides what follows from a failed try: again with savepoints, again after a pause, or, with an error, the end.
+func (w *worker) react(ctx context.Context, b *batch, err error) (careful bool, end error) {
+	var own *store.OwnError
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrMoved):
+		w.eng.metrics.fenced.Inc()
+		return false, err
+	case errors.Is(err, errCareful) && !b.careful:
+		return true, nil
+	case errors.As(err, &own) && store.Classify(err) == store.Poison:
+		w.refused(b, err)
+		return true, nil
+	case errors.Is(err, errTooSlow) || store.Classify(err) == store.Transient:
+		w.size = max(1, len(b.items)/2)
+	}
+	w.fail(err)
+	return false, nil
+}
+
+// refused narrows down to the event whose own row Postgres does not take; it becomes a dead letter.
+func (w *worker) refused(b *batch, err error) {
+	if len(b.items) > 1 {
+		w.size = max(1, len(b.items)/2)
+		return
+	}
+	b.items[0].ev, b.items[0].err, b.items[0].reason = nil, err, reasonUnstorable
+}
+
+// rest waits, longer each time, with jitter; an error when the worker is to stop.
+func (w *worker) rest(ctx context.Context, pause *time.Duration) error {
+	t := time.NewTimer(*pause/2 + rand.N(*pause/2+1))
+	defer t.Stop()
+	*pause = min(2**pause, longestPause)
+	select {
+	case <-t.C:
+		return nil
+	case <-w.quit:
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *worker) fail(err error) {
+	w.mu.Lock()
+	first := w.fault == nil
+	w.fault = err
+	w.mu.Unlock()
+	w.eng.metrics.tries.Inc()
+	if store.IsCredentials(err) {
+		w.log.Error("Postgres refuses us: check postgres.url and its password", slog.Any("error", err))
+	} else if first {
+		w.log.Warn("a batch could not be written; it is tried again", slog.Any("error", err))
+	}
+}
+
+func (w *worker) committed(b *batch, took time.Duration) {
+	w.drop(len(b.items))
+	pos := b.next()
+	w.mu.Lock()
+	w.next = pos.Next
+	healed := w.fault != nil
+	w.fault = nil
+	w.mu.Unlock()
+	w.size = min(w.eng.batch, max(2*w.size, 1))
+	if healed {
+		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
+	}
+	w.eng.metrics.add(b.sum, took)
+	w.moved(pos)
+}
+
+// state tells how far the worker is: lag in records, time of the oldest record waiting, and what hinders it.
+func (w *worker) state() (lag int64, oldest time.Time, fault error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(w.high-w.next, int64(len(w.queue))), w.oldest, w.fault
+}
+
+// backoff is the delay after the given attempt: it doubles, with jitter of a quarter both ways.
+func backoff(r settings.Retry, attempt int) time.Duration {
+	d := r.Initial
+	for i := 1; i < attempt && d < r.Max; i++ {
+		d *= 2
+	}
+	d = min(d, r.Max)
+	return d - d/4 + rand.N(d/2+1)
+}
