@@ -49,6 +49,9 @@ func TestHMACConfiguration(t *testing.T) {
 		"ambiguous": {provider.HMAC{Header: "X", Signed: "{id}{body}", IDHeader: "X-Id"}, []string{
 			"hmac.signed: text is missing between {id} or {header:…} and its neighbour: the signed bytes could be split in two ways",
 		}},
+		"digit at the timestamp": {provider.HMAC{Header: "X", Signed: "v{timestamp}0{body}", TimestampHeader: "X-Time"}, []string{
+			"hmac.signed: a digit, or what may begin with one, touches {timestamp}: the signed bytes could be split in two ways",
+		}},
 		"header of a placeholder": {provider.HMAC{Header: "X", Signed: "{header:a b}.{body}"}, []string{`hmac.signed: {header:a b}: "a b" is no header name`}},
 		"host":                    {provider.HMAC{Header: "X", Signed: "{header:host}.{body}"}, []string{"hmac.signed: {header:Host}: use {url} and public_url, for proxies change the host"}},
 		"no timestamp header":     {provider.HMAC{Header: "X", Signed: "{timestamp}.{body}"}, []string{"hmac.timestamp_header: is missing: signed contains {timestamp}"}},

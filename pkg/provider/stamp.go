@@ -35,9 +35,9 @@ func unixSeconds(text string) (time.Time, bool) {
 }
 
 // anyStamp reads Unix seconds, Unix milliseconds (told apart by size: seconds reach 10^11 in the year 5138) and
-// RFC 3339.
+// RFC 3339. Fewer than 9 digits (1973) are no stamp: they could be the year of another.
 func anyStamp(text string) (time.Time, bool) {
-	if n, ok := digits(text); ok {
+	if n, ok := digits(text); ok && len(text) >= 9 {
 		if n >= 1e11 {
 			return time.UnixMilli(n).UTC(), n/1000 <= maxUnix
 		}

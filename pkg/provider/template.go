@@ -130,21 +130,48 @@ func (t template) fences() error {
 		return errors.New("{body} is missing: whatever the signature does not cover, anybody can change")
 	}
 	for i := range t {
-		p := &t[i]
-		if p.kind != partID && p.kind != partHeader {
-			continue
-		}
-		switch {
-		case i < body && t[i+1].kind == partLiteral:
-			p.fence = t[i+1].text[0]
-		case i > body && t[i-1].kind == partLiteral:
-			p.fence = t[i-1].text[len(t[i-1].text)-1]
-		default:
-			return errors.New("text is missing between {id} or {header:…} and its neighbour: the signed bytes could be split in two ways")
+		if err := t.fence(i, body); err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// fence looks at what stands between part i and the body.
+func (t template) fence(i, body int) error {
+	p, next := &t[i], part{}
+	var touch byte // the character of the neighbour that touches part i
+	switch {
+	case i < body:
+		next = t[i+1]
+		if next.kind == partLiteral {
+			touch = next.text[0]
+		}
+	case i > body:
+		next = t[i-1]
+		if next.kind == partLiteral {
+			touch = next.text[len(next.text)-1]
+		}
+	}
+	switch p.kind {
+	case partID, partHeader:
+		if next.kind != partLiteral {
+			return errAmbiguous
+		}
+		p.fence = touch
+	case partStamp:
+		digit := '0' <= touch && touch <= '9'
+		if digit || next.kind == partID || next.kind == partHeader || next.kind == partQuery {
+			return errAmbiguousStamp
+		}
+	}
+	return nil
+}
+
+var (
+	errAmbiguous      = errors.New("text is missing between {id} or {header:…} and its neighbour: the signed bytes could be split in two ways")
+	errAmbiguousStamp = errors.New("a digit, or what may begin with one, touches {timestamp}: the signed bytes could be split in two ways")
+)
 
 func (t template) has(kind partKind) bool {
 	for _, p := range t {

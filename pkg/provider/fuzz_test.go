@@ -1,0 +1,221 @@
+package provider
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+var fuzzNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// FuzzVerify holds every verifier to one rule: what it accepts, somebody with the secret has signed. The fuzzer has
+// not the secret, so nothing is accepted but the seeds themselves, byte for byte where the signature covers them.
+func FuzzVerify(f *testing.F) {
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	scheme := &HMAC{
+		Header: "X-Sig", Prefix: "v1=", Separator: ",", Signed: "{id}.{timestamp}.{body}",
+		TimestampHeader: "X-Time", IDHeader: "X-Id", TypeHeader: "X-Type",
+	}
+	sources := make([]*Source, len(All))
+	signed := make([]*Request, len(All))
+	for i, p := range All {
+		cfg := Config{Source: "fuzz", Provider: p.Name, Secrets: []Secret{{Text: secret}}}
+		in := &SignInput{Secret: secret, Now: fuzzNow, Sample: p.Sample(rand.New(rand.NewPCG(1, 1)), SampleInput{Now: fuzzNow})}
+		if p == hmacAny {
+			cfg.HMAC, in.HMAC = scheme, scheme
+		}
+		in.Body = in.Sample.Body
+		h, err := p.Sign(in)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if sources[i], err = New(cfg); err != nil {
+			f.Fatal(err)
+		}
+		signed[i] = &Request{Method: http.MethodPost, Header: h, Body: in.Body, Now: fuzzNow}
+		sig, stamp, id := fuzzHeaders(p)
+		f.Add(uint8(i), h.Get(sig), h.Get(stamp), h.Get(id), in.Body)
+		f.Add(uint8(i), strings.ToUpper(h.Get(sig)), h.Get(stamp), h.Get(id), []byte(`{"id":"a","ID":"b"}`))
+	}
+	f.Fuzz(func(t *testing.T, which uint8, signature, stamp, id string, body []byte) {
+		i := int(which) % len(All)
+		p := All[i]
+		sigName, stampName, idName := fuzzHeaders(p)
+		h := http.Header{}
+		h.Set("Content-Type", "application/json")
+		for name, v := range map[string]string{sigName: signature, stampName: stamp, idName: id} {
+			if name != "" {
+				h.Set(name, v)
+			}
+		}
+		before := bytes.Clone(body)
+		v, err := sources[i].Receive(&Request{Method: http.MethodPost, Header: h, Body: body, Now: fuzzNow})
+		if !bytes.Equal(before, body) {
+			t.Fatal("the body was changed")
+		}
+		if err != nil {
+			var refusal *Refusal
+			if !errors.As(err, &refusal) || refusal.Status < 400 || refusal.Status > 499 {
+				t.Fatalf("no refusal: %v", err)
+			}
+			return
+		}
+		good := signed[i]
+		if !bytes.Equal(body, good.Body) {
+			t.Fatalf("%s accepted another body as %+v", p.Name, v)
+		}
+		if stampName != "" && stamp != good.Header.Get(stampName) {
+			t.Fatalf("%s accepted another time %q", p.Name, stamp)
+		}
+		if idName != "" && !v.IDUnsigned && id != good.Header.Get(idName) {
+			t.Fatalf("%s accepted another ID %q", p.Name, id)
+		}
+		if !utf8.ValidString(v.ID) || len(v.ID) > maxName {
+			t.Fatalf("ID %q", v.ID)
+		}
+	})
+}
+
+// fuzzHeaders names the headers of signature, time and ID.
+func fuzzHeaders(p *Provider) (signature, stamp, id string) {
+	switch p.Name {
+	case "github":
+		return "X-Hub-Signature-256", "", "X-Github-Delivery"
+	case "hmac":
+		return "X-Sig", "X-Time", "X-Id"
+	case "shopify":
+		return shopifyX.mac, "", shopifyX.id
+	case "slack":
+		return "X-Slack-Signature", "X-Slack-Request-Timestamp", ""
+	case "standard-webhooks":
+		return webhookNames.signature, webhookNames.stamp, webhookNames.id
+	case "svix":
+		return svixNames.signature, svixNames.stamp, svixNames.id
+	default:
+		return "Stripe-Signature", "", ""
+	}
+}
+
+// FuzzSignatureHeaders compares the header parsers with plain ones, after the official libraries.
+func FuzzSignatureHeaders(f *testing.F) {
+	mac := hmac.New(sha256.New, []byte("k")).Sum(nil)
+	f.Add("t=1,v1=" + hex.EncodeToString(mac) + ",v0=x")
+	f.Add("v1," + base64.StdEncoding.EncodeToString(mac) + " v1a,x")
+	f.Fuzz(func(t *testing.T, header string) {
+		stamp, sent, err := parseStripe(header, nil)
+		if err == nil {
+			plain := plainStripe(header)
+			if stamp == "" || !bytes.Equal(sent, plain) || len(sent)%sha256.Size != 0 {
+				t.Fatalf("stripe: %q %x, plainly %x", stamp, sent, plain)
+			}
+		}
+		if got, want := parseStandard(header, nil), plainStandard(header); !bytes.Equal(got, want) {
+			t.Fatalf("standard: %x, plainly %x", got, want)
+		}
+	})
+}
+
+func plainStripe(header string) (sent []byte) {
+	for _, pair := range strings.Split(header, ",") {
+		parts := strings.Split(pair, "=")
+		if len(parts) != 2 || parts[0] != "v1" {
+			continue
+		}
+		if b, err := hex.DecodeString(parts[1]); err == nil && len(b) == sha256.Size {
+			sent = append(sent, b...)
+		}
+	}
+	return sent
+}
+
+func plainStandard(header string) (sent []byte) {
+	for _, part := range strings.Split(header, " ") {
+		version, text, _ := strings.Cut(part, ",")
+		if b, err := base64.StdEncoding.DecodeString(text); err == nil && version == "v1" && base64.StdEncoding.EncodeToString(b) == text && len(b) == sha256.Size {
+			sent = append(sent, b...)
+		}
+	}
+	return sent
+}
+
+// FuzzFields compares the extractor with encoding/json: where it names an event, every reader names the same.
+func FuzzFields(f *testing.F) {
+	for _, seed := range []string{
+		`{"id":"a","event":{"type":"t"},"n":1}`, `{"id":"a","ID":"b"}`, `{"\u0069d":"a"}`, `{"id":"\ud800"}`, `[{"id":1}]`, "{\"id\":\"\xff\"}",
+		`{"event":{"TYPE":"x","type":"y"}}`, `{"ıd":"x","id":"y"}`, `{"id":"a"} x`, strings.Repeat("[", 100),
+	} {
+		f.Add([]byte(seed))
+	}
+	set := newFields("id", "event.type", "n")
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var v [3]value
+		before := bytes.Clone(body)
+		err := set.read(body, v[:])
+		if !bytes.Equal(before, body) {
+			t.Fatal("the body was changed")
+		}
+		if err != nil || v[0] == nil || v[0][0] != '"' {
+			return
+		}
+		id, err := cleanID(v[0].text())
+		if err != nil || len(id) > maxName {
+			return
+		}
+		var exact map[string]any
+		if err := json.Unmarshal(body, &exact); err != nil {
+			t.Fatalf("encoding/json: %v", err)
+		}
+		var folded struct{ ID string }
+		if err := json.Unmarshal(body, &folded); err != nil {
+			t.Fatalf("encoding/json: %v", err)
+		}
+		if len(v[0].text()) <= maxName && (exact["id"] != id || folded.ID != id) {
+			t.Fatalf("we read %q, others %q and %q", id, exact["id"], folded.ID)
+		}
+	})
+}
+
+// FuzzTemplate holds templates to their promise: two different inputs never give the same signed bytes.
+func FuzzTemplate(f *testing.F) {
+	f.Add("{id}.{timestamp}.{body}", "a", "1795435200", []byte("x"), "a.1795435200", "1795435201", []byte("y"))
+	f.Add("v0:{timestamp}-{id}:{body}", "a", "2026-11-23T12:00:00Z", []byte("x"), "a:", "179543520", []byte(""))
+	f.Add("{body}|{id}|{timestamp}", "a", "1795435200", []byte("x"), "b", "1795435200", []byte("x|a"))
+	f.Fuzz(func(t *testing.T, text, id1, stamp1 string, body1 []byte, id2, stamp2 string, body2 []byte) {
+		tpl, err := parseTemplate(text)
+		if err != nil || !tpl.has(partID) || !tpl.has(partStamp) || strings.Contains(text, "}{") {
+			return
+		}
+		_, ok1 := anyStamp(stamp1)
+		_, ok2 := anyStamp(stamp2)
+		a := templateInput{id: id1, stamp: stamp1, body: body1}
+		b := templateInput{id: id2, stamp: stamp2, body: body2}
+		if !ok1 || !ok2 || tpl.check(&a) != nil || tpl.check(&b) != nil {
+			return
+		}
+		var s1, s2 mac
+		s1.h, s2.h = &collector{}, &collector{}
+		tpl.write(&s1, &a)
+		tpl.write(&s2, &b)
+		same := id1 == id2 && stamp1 == stamp2 && bytes.Equal(body1, body2)
+		if !same && bytes.Equal(s1.h.Sum(nil), s2.h.Sum(nil)) {
+			t.Fatalf("%q signs %+v and %+v alike", text, a, b)
+		}
+	})
+}
+
+// collector is a hash that keeps what it is fed.
+type collector struct{ bytes.Buffer }
+
+func (c *collector) Sum(b []byte) []byte { return append(b, c.Bytes()...) }
+func (c *collector) Size() int           { return 0 }
+func (c *collector) BlockSize() int      { return 1 }
