@@ -29,10 +29,12 @@ const (
 	Data = "catchment-data"
 )
 
-// keyFile and publicKeyFile are below Data.
+// These are below Data. pendingFile is there from the making of the configuration until its example table exists, so
+// that a kill in between leaves no configuration without its table.
 const (
 	keyFile       = "checkpoint.key"
 	publicKeyFile = "checkpoint.pub"
+	pendingFile   = "orders-table-pending"
 )
 
 // sources are the endpoints of a new configuration; each is named as its provider.
@@ -145,10 +147,24 @@ func Create(dir, listen, opsListen string) (created bool, err error) {
 	if err := createKey(filepath.Join(dir, Data)); err != nil {
 		return false, err
 	}
-	if err := writeNew(path, content); err != nil {
+	if err := errors.Join(writeNew(filepath.Join(dir, Data, pendingFile), nil), writeNew(path, content)); err != nil {
 		return false, fmt.Errorf("make %s: %w", File, err)
 	}
 	return true, nil
+}
+
+// TablePending says whether the configuration was made here and its example table was not yet.
+func TablePending(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, Data, pendingFile))
+	return err == nil
+}
+
+// TableMade notes that the example table exists.
+func TableMade(dir string) error {
+	if err := os.Remove(filepath.Join(dir, Data, pendingFile)); err != nil {
+		return fmt.Errorf("note that the example table exists: %w", err)
+	}
+	return nil
 }
 
 // createKey makes the checkpoint key, unless there is one.

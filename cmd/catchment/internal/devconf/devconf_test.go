@@ -58,6 +58,10 @@ func TestCreate(t *testing.T) {
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), name)
 	}
 
+	require.True(t, TablePending(dir))
+	require.NoError(t, TableMade(dir))
+	require.False(t, TablePending(dir))
+
 	before, err := os.ReadFile(filepath.Join(dir, File))
 	require.NoError(t, err)
 	created, err = Create(dir, "127.0.0.1:1", "127.0.0.1:2")

@@ -9,11 +9,11 @@ package devkafka
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,8 +49,8 @@ func Start(o Options) (*Broker, error) {
 	}
 	b := &Broker{failed: make(chan error, 1)}
 	cluster, err := kfake.NewCluster(
-		kfake.Ports(o.Port), // one node: three would share these files and only look like replicas
-		kfake.ClusterID("catchment-"+filepath.Base(filepath.Dir(filepath.Dir(o.Dir)))),
+		kfake.Ports(o.Port),                       // one node: three would share these files and only look like replicas
+		kfake.ClusterID("catchment-"+rand.Text()), // of a new folder; an old one keeps its own
 		kfake.DataDir(o.Dir),
 		kfake.SyncWrites(),
 		kfake.WithLogger(&brokerLog{log: o.Log, fail: b.fail}),

@@ -27,7 +27,7 @@ type receiver struct {
 
 func newReceiver(t *testing.T, name, secret string) (*receiver, *httptest.Server) {
 	t.Helper()
-	source, err := provider.New(provider.Config{Source: name, Provider: name, Secrets: []provider.Secret{{Text: secret}}})
+	source, err := provider.New(provider.Config{Source: name, Provider: name, Secrets: []provider.Secret{{Text: secret}}, HMAC: scheme(name)})
 	require.NoError(t, err)
 	rc := &receiver{source: source, bodies: map[string]string{}}
 	srv := httptest.NewServer(rc)
@@ -61,13 +61,21 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// scheme is what provider hmac needs besides.
+func scheme(name string) *provider.HMAC {
+	if name != "hmac" {
+		return nil
+	}
+	return &provider.HMAC{Header: "X-Signature", IDHeader: "X-Id"}
+}
+
 func options(t *testing.T, name, secret, url string) Options {
 	t.Helper()
 	p, ok := provider.ByName(name)
 	require.True(t, ok)
 	return Options{
 		Provider: p, URL: url + "/webhooks/" + name, Secret: secret, Count: 200, Seed: 7, Start: time.Unix(1_700_000_000, 0),
-		Concurrency: 4, Client: http.DefaultClient,
+		Concurrency: 4, HMAC: scheme(name), Client: http.DefaultClient,
 	}
 }
 

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor"
+)
+
+// checkTimeout is how long the database is given to prepare the operations' statements.
+const checkTimeout = 15 * time.Second
+
+// configReport is what `config check` answers.
+type configReport struct {
+	File       string        `json:"file"`
+	Sources    int           `json:"sources"`
+	Operations int           `json:"operations"`
+	SQL        string        `json:"sql"` // checked, or why not
+	Errors     []configFault `json:"errors"`
+}
+
+type configFault struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Path    string `json:"path"`
+	Message string `json:"message"`
+}
+
+func newConfig(a *app) *cobra.Command {
+	var offline bool
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Say everything that is wrong with the configuration; exit code 2 when something is",
+		Long: "Check the whole configuration: keys, types, secrets and files, expressions, and the operations' SQL, which the\n" +
+			"database is asked to prepare. Without the database, or with --offline, the SQL is not checked.",
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.checkConfig(cmd.Context(), offline) },
+	}
+	check.Flags().BoolVar(&offline, "offline", false, "do not ask the database")
+	schema := &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the configuration, for editors",
+		Args:  exactly(0),
+		RunE: func(*cobra.Command, []string) error {
+			e := json.NewEncoder(a.out)
+			e.SetIndent("", "  ")
+			return e.Encode(settings.Schema())
+		},
+	}
+	return group("config", "Check the configuration", check, schema)
+}
+
+func (a *app) checkConfig(ctx context.Context, offline bool) error {
+	r := configReport{File: a.config, SQL: "not checked: --offline", Errors: []configFault{}}
+	cfg, err := settings.Load(a.config, settings.Everything...)
+	var wrong config.Errors
+	switch {
+	case errors.As(err, &wrong):
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: there is no %s: name the file with --config", run.ErrUsage, a.config)
+	case err != nil:
+		return err
+	default:
+		r.Sources, r.Operations = len(cfg.Sources), len(cfg.Operations)
+		wrong, r.SQL = checkOperations(ctx, cfg, offline)
+	}
+	for _, e := range wrong {
+		r.Errors = append(r.Errors, configFault{e.File, e.Line, e.Col, e.Path, e.Msg})
+	}
+	if len(wrong) > 0 && a.output == "table" {
+		return fmt.Errorf("%w: %w", run.ErrUsage, wrong)
+	}
+	if err := a.answer(r, func(w io.Writer) {
+		line(w, "right", r.File)
+		line(w, "sources", r.Sources)
+		line(w, "operations", r.Operations)
+		line(w, "SQL", r.SQL)
+	}); err != nil {
+		return err
+	}
+	return wrong.Err()
+}
+
+// checkOperations checks expressions, and SQL when the database answers; the text says whether it did.
+func checkOperations(ctx context.Context, cfg *settings.File, offline bool) (wrong config.Errors, sql string) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if !offline {
+		statements, err := processor.CheckStatements(ctx, cfg)
+		if err == nil {
+			return append(checkExpressions(ctx, cfg), statements...), "checked"
+		}
+		return checkExpressions(ctx, cfg), "not checked: " + err.Error()
+	}
+	return checkExpressions(ctx, cfg), "not checked: --offline"
+}
+
+// checkExpressions checks what needs no database.
+func checkExpressions(ctx context.Context, cfg *settings.File) config.Errors {
+	alone := *cfg
+	alone.Postgres = settings.Postgres{}
+	return processor.CheckOperations(ctx, &alone)
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// health is the answer of a service's operations listener.
+type health struct {
+	URL     string `json:"url"`
+	Healthy bool   `json:"healthy"`
+	Detail  string `json:"detail"`
+}
+
+func newHealthcheck(a *app) *cobra.Command {
+	var name string
+	var live bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Ask a service whether it is ready; for containers",
+		Long:  "Ask a service's own listener whether it is ready, and exit with 1 when it is not. With `catchment up`, all\nservices answer at the ingress's address.",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			address, err := a.opsAddress(name)
+			if err != nil {
+				return err
+			}
+			path := "/readyz"
+			if live {
+				path = "/livez"
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			h := ask(ctx, baseURL(address)+path)
+			if err := a.answer(h, func(w io.Writer) { line(w, h.URL, h.Detail) }); err != nil {
+				return err
+			}
+			if !h.Healthy {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&name, "service", "ingress", "ingress, processor or archiver")
+	cmd.Flags().BoolVar(&live, "live", false, "ask whether it is alive rather than ready")
+	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the answer")
+	return cmd
+}
+
+// opsAddress returns where a service's operations listener is.
+func (a *app) opsAddress(name string) (string, error) {
+	need := map[string]settings.Section{"ingress": settings.NeedIngress, "processor": settings.NeedProcessor, "archiver": settings.NeedArchiver}
+	section, ok := need[name]
+	if !ok {
+		return "", fmt.Errorf("%w: --service is %q: expected ingress, processor or archiver", run.ErrUsage, name)
+	}
+	cfg, err := a.load(section)
+	if err != nil {
+		return "", err
+	}
+	return map[string]string{"ingress": cfg.Ingress.OpsListen, "processor": cfg.Processor.OpsListen, "archiver": cfg.Archiver.OpsListen}[name], nil
+}
+
+// ask gets a health path.
+func ask(ctx context.Context, url string) health {
+	h := health{URL: url}
+	body, status, err := get(ctx, url, 4<<10)
+	if err != nil {
+		h.Detail = "no answer: " + err.Error()
+		return h
+	}
+	h.Healthy, h.Detail = status == http.StatusOK, strings.TrimSpace(string(body))
+	return h
+}
+
+// get reads at most limit bytes of a URL.
+func get(ctx context.Context, url string, limit int64) (body []byte, status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	body, err = io.ReadAll(io.LimitReader(resp.Body, limit))
+	return body, resp.StatusCode, errors.Join(err, resp.Body.Close())
+}

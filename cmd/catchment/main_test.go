@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/run"
+)
+
+// runMain makes the test binary behave as the tool, so that tests can start, signal and kill it as a process.
+const runMain = "CATCHMENT_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		ctx, stop := run.Signals(context.Background())
+		code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
+		stop()
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// openDir returns a folder that the account of Postgres can reach, unlike t.TempDir, which is its owner's alone.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	return l.Addr().String()
+}
+
+// tool runs one command line in this process.
+func tool(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs buffer
+	code = execute(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// buffer is a bytes.Buffer that several goroutines may use.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "catchment.yaml")
+	broken := filepath.Join(t.TempDir(), "broken.yaml")
+	require.NoError(t, os.WriteFile(broken, []byte("kafka:\n  brokerz: [a:1]\n"), 0o600))
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		want string // in standard error
+	}{
+		"help":              {[]string{"--help"}, 0, ""},
+		"version":           {[]string{"version", "--output", "json"}, 0, ""},
+		"unknown command":   {[]string{"upp"}, 2, `no command "upp"`},
+		"unknown flag":      {[]string{"version", "--colour"}, 2, "--colour"},
+		"unknown output":    {[]string{"version", "--output", "xml"}, 2, "expected table or json"},
+		"unknown provider":  {[]string{"send", "acme"}, 2, "stripe"},
+		"bad share":         {[]string{"send", "stripe", "--duplicates", "many"}, 2, "percentage"},
+		"no configuration":  {[]string{"send", "stripe", "--config", missing}, 2, "catchment up"},
+		"up with --config":  {[]string{"up", "--config", missing}, 2, "--dir"},
+		"broken file":       {[]string{"config", "check", "--offline", "--config", broken}, 2, "broken.yaml:2:3: kafka.brokerz"},
+		"nobody is healthy": {[]string{"healthcheck", "--config", writeConfig(t, "ingress: {ops_listen: \"127.0.0.1:1\"}\n")}, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, _, stderr := tool(t, tc.args...)
+			require.Equal(t, tc.code, code, stderr)
+			require.Contains(t, stderr, tc.want)
+		})
+	}
+}
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "catchment.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+func TestClean(t *testing.T) {
+	require.Equal(t, "a·[31mb c", clean("a\x1b[31mb\nc"))
+	require.Equal(t, "-", clean(""))
+	require.Equal(t, 1, strings.Count(clean("\u202eevil"), "·"))
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// kafkaTimeout is how long a command waits for the cluster.
+const kafkaTimeout = 20 * time.Second
+
+// topicReport is what `topics` answers.
+type topicReport struct {
+	Topic      string         `json:"topic"`
+	TopicID    string         `json:"topic_id"`
+	ClusterID  string         `json:"cluster_id"`
+	Partitions int            `json:"partitions"`
+	Safe       bool           `json:"safe"`
+	Findings   []topicFinding `json:"findings"`
+}
+
+type topicFinding struct {
+	Check  string `json:"check"`
+	Text   string `json:"text"`
+	Waived bool   `json:"waived"`
+}
+
+func newTopics(a *app) *cobra.Command {
+	return group("topics", "Create or judge the topic of all deliveries",
+		&cobra.Command{
+			Use:   "ensure",
+			Short: "Create the topic when it does not exist, and judge it",
+			Args:  exactly(0),
+			RunE:  func(cmd *cobra.Command, _ []string) error { return a.topics(cmd.Context(), true) },
+		},
+		&cobra.Command{
+			Use:   "check",
+			Short: "Say whether the topic keeps what is acknowledged; exit code 1 when it does not",
+			Args:  exactly(0),
+			RunE:  func(cmd *cobra.Command, _ []string) error { return a.topics(cmd.Context(), false) },
+		},
+	)
+}
+
+func (a *app) topics(ctx context.Context, create bool) error {
+	cfg, err := a.load(settings.NeedKafka)
+	if err != nil {
+		return err
+	}
+	cl, err := kafkaClient(cfg)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	if create {
+		if err := kafka.EnsureTopic(ctx, cl, cfg.Kafka, cfg.Kafka.Topic, largestBody(cfg)); err != nil {
+			return err
+		}
+	}
+	r, err := judgeTopic(ctx, cl, cfg)
+	if err != nil {
+		return err
+	}
+	if err := a.answer(r, func(w io.Writer) { r.print(w) }); err != nil {
+		return err
+	}
+	if !r.Safe {
+		return fmt.Errorf("topic %s may lose what was acknowledged: change it (kafka-configs.sh), or waive a check by its name in kafka.accept", r.Topic)
+	}
+	return nil
+}
+
+func kafkaClient(cfg *settings.File) (*kgo.Client, error) {
+	opts, err := kafka.Options(cfg.Kafka, "catchment")
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return cl, nil
+}
+
+// largestBody is the largest body, in bytes, that any source may send.
+func largestBody(cfg *settings.File) int64 {
+	n := int64(cfg.Ingress.MaxBody)
+	for _, s := range cfg.Sources {
+		n = max(n, int64(s.MaxBody))
+	}
+	return n
+}
+
+func judgeTopic(ctx context.Context, cl *kgo.Client, cfg *settings.File) (topicReport, error) {
+	r, err := kafka.CheckTopic(ctx, cl, cfg.Kafka, cfg.Kafka.Topic, largestBody(cfg))
+	if err != nil {
+		return topicReport{}, fmt.Errorf("%w; are the brokers %v reachable, and was the topic made (`catchment topics ensure`)?", err, cfg.Kafka.Brokers)
+	}
+	out := topicReport{
+		Topic: r.Topic, TopicID: hex.EncodeToString(r.TopicID[:]), ClusterID: r.ClusterID, Partitions: r.Partitions,
+		Safe: r.Err() == nil, Findings: []topicFinding{},
+	}
+	for _, f := range r.Findings {
+		out.Findings = append(out.Findings, topicFinding{f.Check, f.Text, f.Waived})
+	}
+	return out, nil
+}
+
+func (r topicReport) print(w io.Writer) {
+	line(w, "topic", r.Topic)
+	line(w, "id", r.TopicID)
+	line(w, "cluster", r.ClusterID)
+	line(w, "partitions", r.Partitions)
+	for _, f := range r.Findings {
+		state := "unsafe"
+		if f.Waived {
+			state = "waived"
+		}
+		line(w, state, f.Check+": "+f.Text)
+	}
+	if len(r.Findings) == 0 {
+		line(w, "safe", "every check passed")
+	}
+}

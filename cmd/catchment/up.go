@@ -1,0 +1,363 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
+	"github.com/catchment-dev/catchment/cmd/catchment/internal/devkafka"
+	"github.com/catchment-dev/catchment/cmd/catchment/internal/devpg"
+	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
+)
+
+const (
+	defaultListen    = "127.0.0.1:8080"
+	defaultOpsListen = "127.0.0.1:9090"
+)
+
+// upOptions are the flags of up. An empty address: what the configuration says.
+type upOptions struct {
+	dir       string
+	listen    string
+	opsListen string
+}
+
+func newUp(a *app) *cobra.Command {
+	var o upOptions
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run everything on this machine: ingress, processor, archiver, Kafka and Postgres",
+		Long: `Run ingress, processor and archiver in one process, on an embedded Kafka and a local Postgres.
+
+The first start writes DIR/catchment.yaml with development secrets; it is yours to change. Data goes to
+DIR/catchment-data. Nothing that was answered with 200 is lost by a crash or a kill. This is a single node: it is
+for development and small installations, and it does not survive the loss of its disk.
+
+Ctrl-C drains and stops; a second Ctrl-C stops at once.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("config") {
+				return fmt.Errorf("%w: up reads DIR/%s: name its folder with --dir", run.ErrUsage, devconf.File)
+			}
+			if !cmd.Flags().Changed("listen") {
+				o.listen = ""
+			}
+			if !cmd.Flags().Changed("ops-listen") {
+				o.opsListen = ""
+			}
+			return up(cmd.Context(), o, a.out, a.err)
+		},
+	}
+	cmd.Flags().StringVar(&o.dir, "dir", ".", "`folder` of the configuration and the data")
+	cmd.Flags().StringVar(&o.listen, "listen", defaultListen, "`address` that takes webhooks; without the flag, ingress.listen of the configuration")
+	cmd.Flags().StringVar(&o.opsListen, "ops-listen", defaultOpsListen, "`address` of health and metrics; without the flag, ingress.ops_listen of the configuration")
+	return cmd
+}
+
+// node is a running `up`: what it has started so far, to be stopped in the reverse order.
+type node struct {
+	dir   string
+	cfg   *settings.File
+	first bool // the configuration was made by this start
+	out   io.Writer
+	say   func(format string, args ...any)
+	log   *slog.Logger
+
+	kafka    *devkafka.Broker
+	mu       sync.Mutex
+	postgres *devpg.Server
+}
+
+// up runs everything until ctx ends or a part fails for good.
+func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
+	unlock, err := lockFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	n := &node{dir: dir, out: out, say: progress(stderr)}
+	defer n.stopAtSecondSignal()()
+	if err := n.configure(o); err != nil {
+		return err
+	}
+	n.log = telemetry.Logger(n.cfg.Telemetry, stderr)
+	defer func() {
+		if err = errors.Join(err, n.stop(context.WithoutCancel(ctx))); err == nil {
+			n.say("stopped")
+		}
+	}()
+	if err := n.startParts(ctx); err != nil {
+		return err
+	}
+	return n.serve(ctx)
+}
+
+// progress returns a function that prints a line with the time since the start.
+func progress(w io.Writer) func(format string, args ...any) {
+	start, mu := time.Now(), sync.Mutex{}
+	return func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(w, "[%5.1f s] %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// configure reads the configuration, made first when there is none, and checks what can be known to fail.
+func (n *node) configure(o upOptions) error {
+	listen, opsListen := orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
+	path := filepath.Join(n.dir, devconf.File)
+	created, err := devconf.Create(n.dir, listen, opsListen)
+	if err != nil {
+		return err
+	}
+	if created {
+		n.first = true
+		n.say("wrote %s with secrets for development", path)
+	}
+	if n.cfg, err = settings.Load(path, settings.Everything...); err != nil {
+		return fmt.Errorf("%w: %w", run.ErrUsage, err)
+	}
+	c := n.cfg
+	if o.listen != "" || c.Index.Pos("ingress.listen") == c.Index.Pos("ingress") && c.Ingress.Listen == ":8080" {
+		c.Ingress.Listen = listen
+	}
+	if o.opsListen != "" {
+		c.Ingress.OpsListen = opsListen
+	}
+	return errors.Join(
+		portFree(c.Ingress.Listen, "choose another with --listen"),
+		portFree(c.Ingress.OpsListen, "choose another with --ops-listen"))
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// portFree says clearly that an address cannot be listened on, before anything is started.
+func portFree(address, advice string) error {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use by another program: stop that, or %s", address, advice)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; %s", address, err, advice)
+	}
+	return l.Close()
+}
+
+// startParts starts the broker and the database that the configuration calls embedded.
+func (n *node) startParts(ctx context.Context) error {
+	data := filepath.Join(n.dir, devconf.Data)
+	var parts errgroup.Group
+	parts.Go(func() error {
+		if !n.cfg.Kafka.Embedded {
+			return nil
+		}
+		port, err := n.brokerPort()
+		if err != nil {
+			return err
+		}
+		n.kafka, err = devkafka.Start(devkafka.Options{
+			Dir: filepath.Join(data, "kafka"), Port: port, Retention: n.cfg.Kafka.Retention, Log: n.log,
+		})
+		if err != nil {
+			return err
+		}
+		return n.ensureTopic(ctx)
+	})
+	parts.Go(func() error {
+		if !n.cfg.Postgres.Embedded {
+			return nil
+		}
+		server, err := devpg.Start(ctx, devpg.Options{
+			Dir: filepath.Join(data, "postgres"), URL: n.cfg.Postgres.URL.Reveal(), LogFile: filepath.Join(data, "postgres.log"),
+			Progress: n.say,
+		})
+		n.mu.Lock()
+		n.postgres = server
+		n.mu.Unlock()
+		return err
+	})
+	if err := parts.Wait(); err != nil {
+		return err
+	}
+	return n.createOrders(ctx)
+}
+
+// ensureTopic makes the topic before anybody asks for it, so that a first start has nothing to complain of.
+func (n *node) ensureTopic(ctx context.Context) error {
+	cl, err := kafkaClient(n.cfg)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	return kafka.EnsureTopic(ctx, cl, n.cfg.Kafka, n.cfg.Kafka.Topic, largestBody(n.cfg))
+}
+
+// brokerPort returns the port of the one broker that the configuration must name.
+func (n *node) brokerPort() (int, error) {
+	wrong := n.cfg.Errorf("kafka.brokers", "expected exactly one broker, 127.0.0.1:PORT, since kafka.embedded is true")
+	if len(n.cfg.Kafka.Brokers) != 1 {
+		return 0, fmt.Errorf("%w: %w", run.ErrUsage, wrong)
+	}
+	address := n.cfg.Kafka.Brokers[0]
+	host, text, err := net.SplitHostPort(address)
+	port, portErr := strconv.Atoi(text)
+	if err != nil || portErr != nil || (host != "127.0.0.1" && host != "localhost") {
+		return 0, fmt.Errorf("%w: %w", run.ErrUsage, wrong)
+	}
+	return port, portFree(net.JoinHostPort("127.0.0.1", text), "change the port in kafka.brokers in "+devconf.File)
+}
+
+// ordersTable is what the generated operation writes to.
+const ordersTable = `CREATE TABLE IF NOT EXISTS orders (
+	id text PRIMARY KEY, status text NOT NULL, amount bigint, currency text, updated_at timestamptz)`
+
+// createOrders makes the example table, once: whoever drops it later does not get it back.
+func (n *node) createOrders(ctx context.Context) error {
+	if n.database() == nil || !devconf.TablePending(n.dir) {
+		return nil
+	}
+	conn, err := pgx.Connect(ctx, n.cfg.Postgres.URL.Reveal())
+	if err != nil {
+		return fmt.Errorf("create the table orders: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, ordersTable); err != nil {
+		return fmt.Errorf("create the table orders: %w", err)
+	}
+	return devconf.TableMade(n.dir)
+}
+
+// serve runs the services until ctx ends or one of the parts fails.
+func (n *node) serve(ctx context.Context) error {
+	reg := telemetry.Registry()
+	made, err := makeServices(n.cfg, n.log, reg)
+	if err != nil {
+		return err
+	}
+	ready := func() error { return run.Ready(made...) }
+	ops, err := telemetry.NewOps(n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, nil))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go n.watch(ctx, cancel)
+	go n.announce(ctx, ready)
+	err = run.Group(ctx, append([]run.Service{ops}, made...)...)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// watch ends everything when the broker or the database has failed for good.
+func (n *node) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	var kafka, postgres <-chan error
+	if n.kafka != nil {
+		kafka = n.kafka.Failed()
+	}
+	if server := n.database(); server != nil {
+		postgres = server.Failed()
+	}
+	select {
+	case <-ctx.Done():
+		n.say("stopping: webhooks are refused now, what is in flight ends (Ctrl-C again: at once)")
+	case err := <-kafka:
+		cancel(err)
+	case err := <-postgres:
+		cancel(err)
+	}
+}
+
+// announce waits until everything works, and says what can be done now.
+func (n *node) announce(ctx context.Context, ready func() error) {
+	tick, slow := time.NewTicker(50*time.Millisecond), time.NewTicker(10*time.Second)
+	defer tick.Stop()
+	defer slow.Stop()
+	for ready() != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-slow.C:
+			n.say("not ready yet: %v", ready())
+		}
+	}
+	n.say("ready")
+	fmt.Fprint(n.out, n.welcome())
+}
+
+// stop ends the database, then the broker.
+func (n *node) stop(ctx context.Context) error {
+	var err error
+	if postgres := n.database(); postgres != nil {
+		err = postgres.Stop(ctx)
+	}
+	if n.kafka != nil {
+		n.kafka.Close()
+	}
+	return err
+}
+
+// stopAtSecondSignal ends the process at the second Ctrl-C or SIGTERM, without waiting for anything but the
+// database, which is told to end at once. The next start finds everything that was acknowledged.
+func (n *node) stopAtSecondSignal() (cancel func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		for range 2 {
+			select {
+			case <-done:
+				return
+			case <-signals:
+			}
+		}
+		n.say("stopping at once")
+		if postgres := n.database(); postgres != nil {
+			now, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = postgres.Stop(now)
+		}
+		os.Exit(run.ExitFailed)
+	}()
+	return func() { signal.Stop(signals); close(done) }
+}
+
+func (n *node) database() *devpg.Server {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.postgres
+}
