@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -111,12 +112,12 @@ func (f *fields) read(body []byte, out []value) error {
 	err := r.value(&f.root)
 	if err == nil {
 		_, err = r.dec.ReadToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		err = errTrailing
 	}
-	if err == errDuplicateMember {
+	if errors.Is(err, errDuplicateMember) {
 		return err
 	}
 	clear(out)

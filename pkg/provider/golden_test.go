@@ -106,7 +106,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func readGolden(t testing.TB, file string) *golden {
+func readGolden(t *testing.T, file string) *golden {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)

@@ -117,12 +117,12 @@ func (s *slackScheme) identify(r *Request) (Identity, error) {
 }
 
 func slackFormType(body []byte) (string, error) {
-	form, err := url.ParseQuery(string(body))
-	if err != nil || len(form["payload"]) != 1 {
-		return "", nil // a slash command, or no form at all: it has no type
+	form, _ := url.ParseQuery(string(body)) // of what is no form, the part that is one
+	if len(form["payload"]) != 1 {
+		return "", nil // a slash command: it has no type
 	}
 	var v [1]value
-	err = slackPayload.read([]byte(form["payload"][0]), v[:])
+	err := slackPayload.read([]byte(form["payload"][0]), v[:])
 	return v[0].str(), err
 }
 

@@ -79,6 +79,7 @@ var hmacSchemes = map[string]struct {
 }
 
 func run(t *testing.T, s *suite) {
+	t.Helper()
 	for range 3 {
 		s.secrets = append(s.secrets, provider.Secret{Text: s.p.NewSecret()})
 	}
