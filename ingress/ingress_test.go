@@ -373,7 +373,7 @@ func TestUnsafeTopic(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			topic := "unsafe." + uuid.NewString()
-			h := startOn(t, cluster, topic, "2s", "", ", create_topic: true, partitions: 1, "+c.kafka)
+			h := startOn(t, cluster, topic, "2s", "", ", partitions: 1, "+c.kafka)
 			if c.check == "" {
 				h.ready()
 				resp, body := h.call(h.stripe(1))

@@ -53,12 +53,15 @@ func (g *topicGuard) scope() [32]byte {
 }
 
 func (g *topicGuard) run(ctx context.Context) {
+	var logged time.Time
 	for {
 		wait := preflightEvery
-		if err := g.look(ctx); err != nil && ctx.Err() == nil {
-			wait = preflightRetry
+		err := g.look(ctx)
+		if err != nil && ctx.Err() == nil && time.Since(logged) >= preflightEvery {
 			g.log.Warn("the topic could not be checked", "topic", g.cfg.Topic, "error", err)
-		} else if g.err() != nil {
+			logged = time.Now()
+		}
+		if err != nil || g.err() != nil {
 			wait = preflightRetry
 		}
 		select {

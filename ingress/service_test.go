@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -69,8 +70,8 @@ func start(t testing.TB, cluster *kafkatest.Cluster, ackTimeout, more string) *h
 
 func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, kafka string) *harness {
 	t.Helper()
-	text := fmt.Sprintf("kafka: {brokers: [%q], topic: %s, create_topic: false%s}\ningress: {listen: \"127.0.0.1:0\"%s}\n",
-		strings.Join(cluster.Brokers, `", "`), topic, kafka, more) + fmt.Sprintf(testSources, ackTimeout)
+	text := fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: %t%s}\ningress: {listen: \"127.0.0.1:0\"%s}\n",
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, kafka != "", kafka, more) + fmt.Sprintf(testSources, ackTimeout)
 	cfg, err := settings.Parse("catchment.yaml", []byte(text), settings.NeedKafka, settings.NeedIngress, settings.NeedSources)
 	require.NoError(t, err)
 	h := &harness{t: t, log: &syncBuffer{}, reg: prometheus.NewRegistry(), topic: topic, kafka: cluster}
@@ -95,7 +96,9 @@ func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, 
 
 func (h *harness) ready() {
 	h.t.Helper()
-	require.Eventually(h.t, func() bool { return h.Ready() == nil }, 30*time.Second, 10*time.Millisecond, "%v", h.Ready())
+	if !assert.Eventually(h.t, func() bool { return h.Ready() == nil }, 30*time.Second, 10*time.Millisecond) { //nolint:forbidigo // the log says why
+		h.t.Fatalf("not ready: %v\n%s", h.Ready(), h.log)
+	}
 }
 
 // call sends one request as it is.
