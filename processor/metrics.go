@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
 		lag:     gauges("processor_lag_records", "Records between the stored position and the end of the log.", "partition"),
 		oldest:  gauge("processor_oldest_unprocessed_seconds", "Age of the oldest record that is fetched and not committed."),
 		headroom: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "catchment", Name: "retention_headroom_seconds", Help: "Time until Kafka deletes the oldest unprocessed record.",
+			Namespace: "catchment", Name: "retention_headroom_seconds", Help: "Time until Kafka's retention deletes what this consumer has not yet read.",
 			ConstLabels: prometheus.Labels{"consumer": "processor"},
 		}),
 		halted:  gauges("processor_halted", "1: the partition is halted, its position is lost.", "partition"),

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/catchment-dev/catchment/pkg/expr"
 )
@@ -16,9 +17,12 @@ import (
 var ErrNoSchema = errors.New("the schema catchment is missing or too old: run catchment migrate")
 
 // CheckSchema says whether the schema is there.
-func (s *Store) CheckSchema(ctx context.Context) error {
+func (s *Store) CheckSchema(ctx context.Context) error { return CheckPool(ctx, s.pool) }
+
+// CheckPool says whether the schema is there.
+func CheckPool(ctx context.Context, db *pgxpool.Pool) error {
 	var there bool
-	err := s.pool.QueryRow(ctx, `SELECT to_regclass('catchment.progress') IS NOT NULL AND to_regclass('catchment.retries') IS NOT NULL`).Scan(&there)
+	err := db.QueryRow(ctx, `SELECT to_regclass('catchment.progress') IS NOT NULL AND to_regclass('catchment.retries') IS NOT NULL`).Scan(&there)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}

@@ -1,0 +1,98 @@
+// Package inspect reads what the processor stored. A pool and a selection come in, and events, their results and the
+// state of processing go out, for the tool and the console. It never writes.
+package inspect
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
+)
+
+// What there is to see.
+type (
+	// Filter selects events; what is not set selects all.
+	Filter = store.Filter
+	// Event is a stored event, without headers and body.
+	Event = store.Stored
+	// Detail is all that is known of one event, with headers and body.
+	Detail = store.Detail
+	// Result is the outcome of one attempt of one operation.
+	Result = store.Attempt
+	// Delivery is a further delivery of an event.
+	Delivery = store.Delivery
+	// Retry is an attempt that is still to be made.
+	Retry = store.Waiting
+	// DeadLetter is what will not be tried again.
+	DeadLetter = store.Letter
+	// Position is where the processor stands in one partition.
+	Position = store.Place
+	// Count is a number of something of a source.
+	Count = store.Count
+	// Summary says how the processing stands.
+	Summary = store.Summary
+	// Tailer reads events as they are stored.
+	Tailer = store.Tailer
+)
+
+// ErrNoEvent is wrapped by Show's error when there is no such event, ErrNoSchema is that the database has no tables of
+// Catchment yet.
+var (
+	ErrNoEvent  = store.ErrNoEvent
+	ErrNoSchema = store.ErrNoSchema
+)
+
+// Open makes a small pool on the database of the settings and looks for the schema. Close it after use.
+func Open(ctx context.Context, p settings.Postgres) (*pgxpool.Pool, error) {
+	p.MaxConns = 4
+	cfg, err := store.Config(p, "catchment-tool")
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.CheckPool(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return pool, nil
+}
+
+// Events lists events, the last stored first. For the next page, set Filter.Before to the last one's Cursor.
+func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Event, error) {
+	return store.Events(ctx, db, f)
+}
+
+// Sources lists the sources that have an event of that ID: an ID alone names no event.
+func Sources(ctx context.Context, db *pgxpool.Pool, id string) ([]string, error) {
+	return store.Sources(ctx, db, id)
+}
+
+// Show returns all that is known of one event. The error wraps ErrNoEvent when it is not there.
+func Show(ctx context.Context, db *pgxpool.Pool, source, id string) (*Detail, error) {
+	return store.Show(ctx, db, source, id)
+}
+
+// Tail begins behind the last event that is stored now. Call Next again and again.
+func Tail(ctx context.Context, db *pgxpool.Pool, f Filter) (*Tailer, error) {
+	return store.NewTailer(ctx, db, f)
+}
+
+// Progress lists the positions of all partitions.
+func Progress(ctx context.Context, db *pgxpool.Pool) ([]Position, error) {
+	return store.Places(ctx, db)
+}
+
+// Status counts what is stored and what needs attention.
+func Status(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
+	return store.Summarize(ctx, db)
+}
+
+// DeadLetters lists dead letters, the newest first. before is the ID of the last one of the page before, or 0.
+func DeadLetters(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]DeadLetter, error) {
+	return store.Letters(ctx, db, before, limit)
+}

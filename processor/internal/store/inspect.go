@@ -1,0 +1,447 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Filter selects stored events. What is not set selects all.
+type Filter struct {
+	Source       string
+	ID           string
+	Types        []string // a type may end in *
+	Status       string
+	Since, Until time.Time // of received_at; Until is exclusive
+	Before       int64     // cursor of the last event of the page before this one
+	Limit        int       // 0: 100
+}
+
+// Stored is an event as it lies in Postgres. Cursor orders events by when they were stored.
+type Stored struct {
+	Cursor        int64               `json:"cursor"`
+	Source        string              `json:"source"`
+	ID            string              `json:"event_id"`
+	Type          string              `json:"type"`
+	Time          *time.Time          `json:"event_time"`
+	ReceivedAt    time.Time           `json:"received_at"`
+	StoredAt      time.Time           `json:"stored_at"`
+	Status        string              `json:"status"`
+	Provider      string              `json:"provider"`
+	Verdict       string              `json:"verdict"`
+	SecretID      string              `json:"secret_id"`
+	ContentType   string              `json:"content_type"`
+	BodySHA256    []byte              `json:"-"`
+	BodySize      int                 `json:"body_size"`
+	DeliveryID    string              `json:"delivery_id"`
+	DeliveryIndex int                 `json:"delivery_index"`
+	Topic         string              `json:"topic"`
+	TopicID       [16]byte            `json:"-"`
+	Partition     int32               `json:"partition"`
+	Offset        int64               `json:"offset"`
+	Deliveries    int                 `json:"deliveries"`
+	Note          string              `json:"note,omitempty"`
+	Headers       map[string][]string `json:"headers,omitempty"` // of Detail only
+	Body          []byte              `json:"-"`                 // of Detail only
+}
+
+// Attempt is a row of results.
+type Attempt struct {
+	Operation    string        `json:"operation"`
+	Definition   []byte        `json:"-"`
+	Number       int           `json:"attempt"`
+	Outcome      string        `json:"outcome"`
+	Entity       *string       `json:"entity"`
+	Version      *string       `json:"version"`
+	RowsAffected *int64        `json:"rows_affected"`
+	Returned     *string       `json:"returned"` // JSON
+	Error        *string       `json:"error"`
+	StartedAt    time.Time     `json:"started_at"`
+	Duration     time.Duration `json:"duration"`
+}
+
+// Delivery is a further delivery of an event.
+type Delivery struct {
+	DeliveryID string    `json:"delivery_id"`
+	ReceivedAt time.Time `json:"received_at"`
+	SeenAt     time.Time `json:"seen_at"`
+	Topic      string    `json:"topic"`
+	TopicID    [16]byte  `json:"-"`
+	Partition  int32     `json:"partition"`
+	Offset     int64     `json:"offset"`
+	BodySHA256 []byte    `json:"-"` // of a conflict
+}
+
+// Waiting is a retry that is still to be made.
+type Waiting struct {
+	Operation string    `json:"operation"`
+	Attempt   int       `json:"attempt"`
+	DueAt     time.Time `json:"due_at"`
+	Error     string    `json:"error"`
+}
+
+// Letter is a dead letter. Without an operation it is a whole record.
+type Letter struct {
+	ID            int64     `json:"id"`
+	Source        *string   `json:"source"`
+	EventID       *string   `json:"event_id"`
+	Operation     *string   `json:"operation"`
+	Reason        string    `json:"reason"`
+	Error         string    `json:"error"`
+	Attempts      int       `json:"attempts"`
+	FirstFailedAt time.Time `json:"first_failed_at"`
+	LastFailedAt  time.Time `json:"last_failed_at"`
+	Topic         string    `json:"topic"`
+	Partition     int32     `json:"partition"`
+	Offset        int64     `json:"offset"`
+}
+
+// Detail is all that is known of one event.
+type Detail struct {
+	Stored
+	Results     []Attempt  `json:"results"`
+	Duplicates  []Delivery `json:"duplicates"`
+	Conflicts   []Delivery `json:"conflicts"`
+	Waiting     []Waiting  `json:"waiting"`
+	DeadLetters []Letter   `json:"dead_letters"`
+}
+
+// ErrNoEvent says that there is no such event.
+var ErrNoEvent = errors.New("there is no such event")
+
+const storedColumns = `b.seq, b.source, b.event_id, b.type, b.event_time, b.received_at, b.stored_at, b.status, b.provider, b.verdict, b.secret_id,
+	b.content_type, b.body_sha256, octet_length(b.body), b.delivery_id::text, b.delivery_index, b.topic, b.topic_id, b.partition, b."offset", e.deliveries, coalesce(b.note, '')`
+
+const storedFrom = ` FROM catchment.bodies b JOIN catchment.events e ON e.source = b.source AND e.event_id = b.event_id`
+
+func (s *Stored) targets() []any {
+	return []any{&s.Cursor, &s.Source, &s.ID, &s.Type, &s.Time, &s.ReceivedAt, &s.StoredAt, &s.Status, &s.Provider, &s.Verdict, &s.SecretID,
+		&s.ContentType, &s.BodySHA256, &s.BodySize, &s.DeliveryID, &s.DeliveryIndex, &s.Topic, &s.TopicID, &s.Partition, &s.Offset, &s.Deliveries, &s.Note}
+}
+
+// Events lists events, the last stored first, without headers and bodies.
+func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
+	q := query{}
+	q.where(f)
+	if f.Before > 0 {
+		q.and("b.seq < %s", f.Before)
+	}
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	return q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
+}
+
+// query collects conditions with their parameters.
+type query struct {
+	conditions []string
+	args       []any
+}
+
+func (q *query) and(cond string, arg any) {
+	q.args = append(q.args, arg)
+	q.conditions = append(q.conditions, fmt.Sprintf(cond, fmt.Sprintf("$%d", len(q.args))))
+}
+
+func (q *query) where(f Filter) {
+	if f.Source != "" {
+		q.and("b.source = %s", f.Source)
+	}
+	if f.ID != "" {
+		q.and("b.event_id = %s", f.ID)
+	}
+	if f.Status != "" {
+		q.and("b.status = %s", f.Status)
+	}
+	if !f.Since.IsZero() {
+		q.and("b.received_at >= %s", f.Since)
+	}
+	if !f.Until.IsZero() {
+		q.and("b.received_at < %s", f.Until)
+	}
+	if len(f.Types) > 0 {
+		var patterns []string
+		for _, t := range f.Types {
+			p := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.TrimSuffix(t, "*"))
+			if strings.HasSuffix(t, "*") {
+				p += "%"
+			}
+			patterns = append(patterns, p)
+		}
+		q.and("b.type LIKE ANY(%s)", patterns)
+	}
+}
+
+func (q *query) stored(ctx context.Context, db *pgxpool.Pool, tail string) ([]Stored, error) {
+	sql := `SELECT ` + storedColumns + storedFrom
+	if len(q.conditions) > 0 {
+		sql += ` WHERE ` + strings.Join(q.conditions, ` AND `)
+	}
+	rows, err := db.Query(ctx, sql+tail, q.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Stored, error) {
+		var s Stored
+		err := row.Scan(s.targets()...)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	return out, nil
+}
+
+// Sources lists the sources that have an event of that ID.
+func Sources(ctx context.Context, db *pgxpool.Pool, id string) ([]string, error) {
+	rows, err := db.Query(ctx, `SELECT DISTINCT source FROM catchment.identities WHERE event_id = $1
+		AND source IN (SELECT DISTINCT source FROM catchment.bodies) ORDER BY source`, id)
+	if err != nil {
+		return nil, fmt.Errorf("find event: %w", err)
+	}
+	return collect[string](rows, "find event", pgx.RowTo[string])
+}
+
+func collect[T any](rows pgx.Rows, what string, f pgx.RowToFunc[T]) ([]T, error) {
+	out, err := pgx.CollectRows(rows, f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return out, nil
+}
+
+// Show returns all that is known of one event. The error wraps ErrNoEvent when it is not there.
+func Show(ctx context.Context, db *pgxpool.Pool, source, id string) (*Detail, error) {
+	d := &Detail{}
+	targets := append(d.targets(), &d.Headers, &d.Body)
+	err := db.QueryRow(ctx, `SELECT `+storedColumns+`, b.headers, b.body`+storedFrom+` WHERE b.source = $1 AND b.event_id = $2`, source, id).Scan(targets...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("%w: source %s, ID %s", ErrNoEvent, source, id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read event: %w", err)
+	}
+	for _, read := range []func(context.Context, *pgxpool.Pool) error{d.readResults, d.readRepeats, d.readWaiting, d.readLetters} {
+		if err := read(ctx, db); err != nil {
+			return nil, fmt.Errorf("read event: %w", err)
+		}
+	}
+	return d, nil
+}
+
+func (d *Detail) readResults(ctx context.Context, db *pgxpool.Pool) error {
+	rows, err := db.Query(ctx, `SELECT operation, definition_sha256, attempt, outcome, entity, version, rows_affected, returned::text, error, started_at, duration
+		FROM catchment.results WHERE source = $1 AND event_id = $2 ORDER BY operation, attempt`, d.Source, d.ID)
+	if err != nil {
+		return err
+	}
+	d.Results, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attempt, err error) {
+		err = row.Scan(&a.Operation, &a.Definition, &a.Number, &a.Outcome, &a.Entity, &a.Version, &a.RowsAffected, &a.Returned, &a.Error, &a.StartedAt, &a.Duration)
+		return a, err
+	})
+	return err
+}
+
+func (d *Detail) readRepeats(ctx context.Context, db *pgxpool.Pool) error {
+	for _, r := range []struct {
+		into *[]Delivery
+		sql  string
+	}{
+		{&d.Duplicates, `SELECT delivery_id::text, received_at, seen_at, topic, topic_id, partition, "offset", NULL::bytea
+			FROM catchment.duplicates WHERE source = $1 AND event_id = $2 ORDER BY seen_at, "offset"`},
+		{&d.Conflicts, `SELECT delivery_id::text, received_at, seen_at, topic, topic_id, partition, "offset", body_sha256
+			FROM catchment.conflicts WHERE source = $1 AND event_id = $2 ORDER BY seen_at, "offset"`},
+	} {
+		rows, err := db.Query(ctx, r.sql, d.Source, d.ID)
+		if err != nil {
+			return err
+		}
+		*r.into, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Delivery, err error) {
+			err = row.Scan(&l.DeliveryID, &l.ReceivedAt, &l.SeenAt, &l.Topic, &l.TopicID, &l.Partition, &l.Offset, &l.BodySHA256)
+			return l, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Detail) readWaiting(ctx context.Context, db *pgxpool.Pool) error {
+	rows, err := db.Query(ctx, `SELECT operation, attempt, due_at, error FROM catchment.retries WHERE source = $1 AND event_id = $2 ORDER BY operation`, d.Source, d.ID)
+	if err != nil {
+		return err
+	}
+	d.Waiting, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Waiting, err error) {
+		err = row.Scan(&r.Operation, &r.Attempt, &r.DueAt, &r.Error)
+		return r, err
+	})
+	return err
+}
+
+func (d *Detail) readLetters(ctx context.Context, db *pgxpool.Pool) (err error) {
+	d.DeadLetters, err = letters(ctx, db, `WHERE source = $1 AND event_id = $2 ORDER BY id`, d.Source, d.ID)
+	return err
+}
+
+func letters(ctx context.Context, db *pgxpool.Pool, tail string, args ...any) ([]Letter, error) {
+	rows, err := db.Query(ctx, `SELECT id, source, event_id, operation, reason, error, attempts, first_failed_at, last_failed_at, topic, partition, "offset"
+		FROM catchment.dead_letters `+tail, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Letter, err error) {
+		err = row.Scan(&l.ID, &l.Source, &l.EventID, &l.Operation, &l.Reason, &l.Error, &l.Attempts, &l.FirstFailedAt, &l.LastFailedAt, &l.Topic, &l.Partition, &l.Offset)
+		return l, err
+	})
+}
+
+// Letters lists dead letters, the newest first. before is the ID of the last one of the page before; 0: the first page.
+func Letters(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]Letter, error) {
+	out, err := letters(ctx, db, `WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	return out, nil
+}
+
+// Place is a row of progress.
+type Place struct {
+	Topic      string    `json:"topic"`
+	TopicID    [16]byte  `json:"-"`
+	Partition  int32     `json:"partition"`
+	NextOffset int64     `json:"next_offset"`
+	UpdatedAt  time.Time `json:"updated_at"`
+}
+
+// Places lists the positions of all partitions.
+func Places(ctx context.Context, db *pgxpool.Pool) ([]Place, error) {
+	rows, err := db.Query(ctx, `SELECT topic, topic_id, partition, next_offset, updated_at FROM catchment.progress ORDER BY topic, topic_id, partition`)
+	if err != nil {
+		return nil, fmt.Errorf("read progress: %w", err)
+	}
+	return collect(rows, "read progress", func(row pgx.CollectableRow) (p Place, err error) {
+		err = row.Scan(&p.Topic, &p.TopicID, &p.Partition, &p.NextOffset, &p.UpdatedAt)
+		return p, err
+	})
+}
+
+// Count is a number of something of a source.
+type Count struct {
+	Source string `json:"source"`
+	What   string `json:"what"`
+	N      int64  `json:"n"`
+}
+
+// Summary says how the processing stands.
+type Summary struct {
+	Events      int64      `json:"events"` // an estimate when Exact is false
+	Exact       bool       `json:"exact"`
+	LastStored  *time.Time `json:"last_stored"`
+	Unfinished  []Count    `json:"unfinished"`   // by status: failed, deferred, dead
+	DeadLetters []Count    `json:"dead_letters"` // by reason
+	Retries     int64      `json:"retries"`
+	NextRetry   *time.Time `json:"next_retry"`
+	Places      []Place    `json:"progress"`
+}
+
+const countExactly = 1_000_000 // rows up to which counting them is cheap
+
+// Summarize counts what is stored.
+func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
+	s := &Summary{}
+	err := db.QueryRow(ctx, `SELECT greatest(reltuples, 0)::bigint, (SELECT max(stored_at) FROM (SELECT stored_at FROM catchment.bodies ORDER BY seq DESC LIMIT 100) AS newest),
+			(SELECT count(*) FROM catchment.retries), (SELECT min(due_at) FROM catchment.retries)
+		FROM pg_catalog.pg_class WHERE oid = 'catchment.bodies'::regclass`).Scan(&s.Events, &s.LastStored, &s.Retries, &s.NextRetry)
+	if err != nil {
+		return nil, fmt.Errorf("count events: %w", err)
+	}
+	if s.Events < countExactly {
+		s.Exact = true
+		if err := db.QueryRow(ctx, `SELECT count(*) FROM catchment.bodies`).Scan(&s.Events); err != nil {
+			return nil, fmt.Errorf("count events: %w", err)
+		}
+	}
+	if s.Unfinished, err = counts(ctx, db, `SELECT source, status, count(*) FROM catchment.bodies WHERE status IN ('failed', 'deferred', 'dead') GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
+		return nil, err
+	}
+	if s.DeadLetters, err = counts(ctx, db, `SELECT coalesce(source, ''), reason, count(*) FROM catchment.dead_letters GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
+		return nil, err
+	}
+	s.Places, err = Places(ctx, db)
+	return s, err
+}
+
+func counts(ctx context.Context, db *pgxpool.Pool, sql string) ([]Count, error) {
+	rows, err := db.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("count: %w", err)
+	}
+	return collect(rows, "count", func(row pgx.CollectableRow) (c Count, err error) {
+		err = row.Scan(&c.Source, &c.What, &c.N)
+		return c, err
+	})
+}
+
+const (
+	gapPatience = time.Minute // the longest transaction that may still fill a gap
+	tailPage    = 1000
+)
+
+// Tailer reads events in the order in which they were stored. Transactions commit in another order than they draw
+// cursors, so it comes back to cursors that were passed over.
+type Tailer struct {
+	db   *pgxpool.Pool
+	f    Filter
+	last int64
+	gaps map[int64]time.Time
+}
+
+// NewTailer begins behind the last event that is stored now.
+func NewTailer(ctx context.Context, db *pgxpool.Pool, f Filter) (*Tailer, error) {
+	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}}
+	if err := db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM catchment.bodies`).Scan(&t.last); err != nil {
+		return nil, fmt.Errorf("tail events: %w", err)
+	}
+	return t, nil
+}
+
+// Next returns what was stored since the last call, at once.
+func (t *Tailer) Next(ctx context.Context) ([]Stored, error) {
+	now := time.Now()
+	var missed []int64
+	for seq, since := range t.gaps {
+		if now.Sub(since) > gapPatience {
+			delete(t.gaps, seq)
+			continue
+		}
+		missed = append(missed, seq)
+	}
+	q := query{args: []any{t.last, missed}, conditions: []string{`(b.seq > $1 OR b.seq = ANY($2::bigint[]))`}}
+	found, err := q.stored(ctx, t.db, fmt.Sprintf(" ORDER BY b.seq LIMIT %d", tailPage))
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range found {
+		delete(t.gaps, s.Cursor)
+		for seq := t.last + 1; seq < s.Cursor && len(t.gaps) < 10*tailPage; seq++ {
+			t.gaps[seq] = now
+		}
+		t.last = max(t.last, s.Cursor)
+	}
+	return slices.DeleteFunc(found, func(s Stored) bool { return !t.f.matches(&s) }), nil
+}
+
+func (f *Filter) matches(s *Stored) bool {
+	return (f.Source == "" || f.Source == s.Source) && (f.ID == "" || f.ID == s.ID) && (f.Status == "" || f.Status == s.Status) &&
+		(len(f.Types) == 0 || slices.ContainsFunc(f.Types, func(t string) bool {
+			p, ok := strings.CutSuffix(t, "*")
+			return t == s.Type || ok && strings.HasPrefix(s.Type, p)
+		}))
+}
