@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/inspect"
+)
+
+// What a check of `status` may find. Only atRisk makes the exit code 1.
+const (
+	fine      = "ok"
+	attention = "attention" // no promise is at risk, but somebody should look, or it could not be asked
+	atRisk    = "at risk"   // a promise is broken, or will be when nothing is done
+)
+
+// check is one line of `status`.
+type check struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Text  string `json:"text"`
+}
+
+// stuckAfter is how long a consumer may stand still in front of records.
+const stuckAfter = 5 * time.Minute
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "One page on everything; exit code 1 when a promise is at risk",
+		Args:  exactly(0),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context()) },
+	}
+}
+
+func (a *app) status(ctx context.Context) error {
+	cfg, err := a.load(settings.NeedKafka, settings.NeedPostgres, settings.NeedIngress, settings.NeedProcessor, settings.NeedArchiver)
+	if err != nil {
+		return err
+	}
+	checks := serviceChecks(ctx, cfg)
+	places, stored := a.storeChecks(ctx, cfg)
+	checks = append(checks, kafkaChecks(ctx, cfg, places)...)
+	checks = append(checks, stored...)
+	ok := true
+	for _, c := range checks {
+		ok = ok && c.State != atRisk
+	}
+	err = a.answer(map[string]any{"ok": ok, "checks": checks}, func(w io.Writer) {
+		for _, c := range checks {
+			line(w, c.State, c.Name, c.Text)
+		}
+	})
+	if err == nil && !ok {
+		return errSaid
+	}
+	return err
+}
+
+// serviceChecks asks the services whether they are ready. Under `up` all answer at the ingress's address.
+func serviceChecks(ctx context.Context, cfg *settings.File) []check {
+	services := []struct{ name, address string }{
+		{"ingress", cfg.Ingress.OpsListen}, {"processor", cfg.Processor.OpsListen}, {"archiver", cfg.Archiver.OpsListen},
+	}
+	if m, err := scrape(ctx, cfg.Ingress.OpsListen); err == nil && bytes.Contains(m, []byte("catchment_archiver_")) {
+		services = services[:1]
+		services[0].name = "all services"
+	}
+	var checks []check
+	for _, s := range services {
+		ctx, cancel := context.WithTimeout(ctx, opsTimeout)
+		h := ask(ctx, baseURL(s.address)+"/readyz")
+		cancel()
+		c := check{Name: s.name, State: fine, Text: "ready"}
+		switch {
+		case h.Healthy:
+		case bytes.HasPrefix([]byte(h.Detail), []byte("no answer")):
+			c.State, c.Text = attention, fmt.Sprintf("%s at %s; is it running, and reachable from here?", h.Detail, s.address)
+		default:
+			c.State, c.Text = atRisk, h.Detail
+		}
+		checks = append(checks, c)
+	}
+	return checks
+}
+
+// storeChecks asks Postgres what is stored and what failed, and where the processor stands.
+func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Position, []check) {
+	unknown := func(err error) []check { return []check{{"Postgres", attention, err.Error()}} }
+	db, err := a.database(ctx, cfg)
+	if err != nil {
+		return nil, unknown(err)
+	}
+	defer db.Close()
+	s, err := inspect.Status(ctx, db)
+	if err != nil {
+		return nil, unknown(err)
+	}
+	text := fmt.Sprintf("%d events", s.Events)
+	if !s.Exact {
+		text = "about " + text
+	}
+	if s.LastStored != nil {
+		text += ", the last stored at " + stamp(*s.LastStored)
+	}
+	checks := []check{{"Postgres", fine, text}}
+	for _, c := range s.Unfinished {
+		checks = append(checks, check{"operations", attention, fmt.Sprintf("%d events of %s are %s", c.N, c.Source, c.What)})
+	}
+	for _, c := range s.DeadLetters {
+		checks = append(checks, check{"dead letters", attention, fmt.Sprintf("%d of %s: %s", c.N, c.Source, c.What)})
+	}
+	if s.Retries > 0 && s.NextRetry != nil {
+		checks = append(checks, check{"retries", fine, fmt.Sprintf("%d are scheduled, the next at %s", s.Retries, stamp(*s.NextRetry))})
+	}
+	return s.Places, checks
+}
+
+// kafkaChecks judges the topic and how far each consumer has come.
+func kafkaChecks(ctx context.Context, cfg *settings.File, places []inspect.Position) []check {
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	unknown := func(err error) []check { return []check{{"Kafka", attention, err.Error()}} }
+	cl, err := kafkaClient(cfg)
+	if err != nil {
+		return unknown(err)
+	}
+	defer cl.Close()
+	r, err := judgeTopic(ctx, cl, cfg)
+	if err != nil {
+		return unknown(err)
+	}
+	var checks []check
+	for _, f := range r.Findings {
+		c := check{"topic", atRisk, f.Check + ": " + f.Text}
+		if f.Waived {
+			c.State = attention
+		}
+		checks = append(checks, c)
+	}
+	if len(r.Findings) == 0 {
+		checks = append(checks, check{"topic", fine, fmt.Sprintf("%s, %d partitions, safe", r.Topic, r.Partitions)})
+	}
+	log, err := logBounds(ctx, kadm.NewClient(cl), cfg.Kafka.Topic)
+	if err != nil {
+		return append(checks, unknown(err)...)
+	}
+	processor := positions{at: map[int32]int64{}}
+	for _, p := range places {
+		if fmt.Sprintf("%x", p.TopicID) == r.TopicID {
+			processor.at[p.Partition] = p.NextOffset
+			processor.moved = later(processor.moved, p.UpdatedAt)
+		}
+	}
+	checks = append(checks, log.judge("processor", processor))
+	archiver, err := committed(ctx, kadm.NewClient(cl), cfg.Archiver.Group, cfg.Kafka.Topic)
+	if err != nil {
+		return append(checks, check{"archiver", attention, err.Error()})
+	}
+	return append(checks, log.judge("archiver", archiver))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// bounds are the first and the next offset of each partition.
+type bounds map[int32]struct{ start, end int64 }
+
+// positions are the next offsets of a consumer.
+type positions struct {
+	at    map[int32]int64
+	moved time.Time // when it last moved; zero: not known
+}
+
+func logBounds(ctx context.Context, adm *kadm.Client, topic string) (bounds, error) {
+	starts, err := adm.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
+	}
+	b := bounds{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if start, ok := starts.Lookup(o.Topic, o.Partition); ok && o.Err == nil && start.Err == nil {
+			b[o.Partition] = struct{ start, end int64 }{start.Offset, o.Offset}
+		}
+	})
+	return b, nil
+}
+
+func committed(ctx context.Context, adm *kadm.Client, group, topic string) (positions, error) {
+	p := positions{at: map[int32]int64{}}
+	offsets, err := adm.FetchOffsets(ctx, group)
+	if err != nil {
+		return p, fmt.Errorf("offsets of consumer group %s: %w", group, err)
+	}
+	offsets.Each(func(o kadm.OffsetResponse) {
+		if o.Topic == topic && o.Err == nil {
+			p.at[o.Partition] = o.At
+		}
+	})
+	return p, nil
+}
+
+// judge says how far behind a consumer is, and whether Kafka has already removed what it has not read.
+func (b bounds) judge(name string, p positions) check {
+	var lag, lost int64
+	for partition, log := range b {
+		at := p.at[partition] // 0 when it has not begun
+		if at < log.start {
+			if at > 0 || log.start > 0 {
+				lost += log.start - at
+			}
+			at = log.start
+		}
+		lag += max(0, log.end-at)
+	}
+	switch {
+	case lost > 0:
+		return check{name, atRisk, fmt.Sprintf("Kafka has removed %d records that it had not read: see docs/operations.md", lost)}
+	case lag > 0 && !p.moved.IsZero() && time.Since(p.moved) > stuckAfter:
+		return check{name, atRisk, fmt.Sprintf("%d records behind, and it has not moved since %s", lag, stamp(p.moved))}
+	case lag > 0:
+		return check{name, fine, fmt.Sprintf("%d records behind", lag)}
+	}
+	return check{name, fine, "has read everything"}
+}
