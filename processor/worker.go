@@ -187,14 +187,14 @@ func (w *worker) take(ctx context.Context, n int) []*kgo.Record {
 	}
 }
 
-// drop takes n committed records off the queue.
-func (w *worker) drop(n int) {
+// drop takes the records below the position off the queue.
+func (w *worker) drop(next int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range w.queue[:n] {
-		w.bytes -= recordBytes(r)
+	for len(w.queue) > 0 && w.queue[0].Offset < next {
+		w.bytes -= recordBytes(w.queue[0])
+		w.queue = w.queue[1:]
 	}
-	w.queue = w.queue[n:]
 	w.oldest = time.Time{}
 	if len(w.queue) > 0 {
 		w.oldest = w.queue[0].Timestamp
@@ -214,7 +214,7 @@ func (w *worker) loop(ctx context.Context) error {
 			return err
 		}
 		if stale > 0 {
-			w.drop(stale)
+			w.drop(w.next)
 			continue
 		}
 		if err := w.write(ctx, records); err != nil {
@@ -381,8 +381,8 @@ func (w *worker) fail(err error) {
 }
 
 func (w *worker) committed(b *batch, took time.Duration) {
-	w.drop(len(b.items))
 	pos := b.next()
+	w.drop(pos.Next)
 	w.mu.Lock()
 	w.next = pos.Next
 	healed := w.fault != nil
