@@ -19,11 +19,19 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/internal/chain"
+	"github.com/catchment-dev/catchment/archiver/internal/layout"
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/internal/segment"
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
+	"github.com/catchment-dev/catchment/pkg/s3test"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -248,18 +256,32 @@ func (r *rig) committed() (total int64) {
 }
 
 func TestRecordsBecomeSegmentsAndOffsetsFollow(t *testing.T) {
-	r := newRig(t, 3)
-	a := r.start(nil)
-	require.Eventually(t, func() bool { return a.Ready() == nil }, patience, 10*time.Millisecond)
-	r.produce(500)
-	r.send(
-		&kgo.Record{Key: []byte("k"), Value: []byte("no delivery"), Headers: []kgo.RecordHeader{{Key: "x", Value: []byte("\xff")}, {Key: "x", Value: []byte("2")}}},
-		&kgo.Record{},
-	)
-	r.judge()
-	require.Eventually(t, func() bool { return r.committed() == 502 }, patience, 20*time.Millisecond)
-	a.stop(r)
-	require.Error(t, a.Ready())
+	urls := map[string]string{"file": "file://" + t.TempDir()}
+	if bucket := s3test.New(t); bucket != nil {
+		urls["s3"] = bucket.URL
+	}
+	for name, url := range urls {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 3)
+			r.cfg.Archive.URL = url
+			key, _, err := note.GenerateKey(nil, "example.com/archive")
+			require.NoError(t, err)
+			r.cfg.Archive.CheckpointKey = config.NewSecret(key)
+			r.store, err = archive.Open(t.Context(), r.cfg.Archive)
+			require.NoError(t, err)
+			a := r.start(nil)
+			require.Eventually(t, func() bool { return a.Ready() == nil }, patience, 10*time.Millisecond)
+			r.produce(500)
+			r.send(
+				&kgo.Record{Key: []byte("k"), Value: []byte("no delivery"), Headers: []kgo.RecordHeader{{Key: "x", Value: []byte("\xff")}, {Key: "x", Value: []byte("2")}}},
+				&kgo.Record{},
+			)
+			r.judge()
+			require.Eventually(t, func() bool { return r.committed() == 502 }, patience, 20*time.Millisecond)
+			a.stop(r)
+			require.Error(t, a.Ready())
+		})
+	}
 }
 
 func TestSegmentsAreClosed(t *testing.T) {
@@ -472,4 +494,226 @@ func TestHungArchiverAdoptsWhatOvertookIt(t *testing.T) {
 	require.NoError(t, sleeper.Ready())
 	sleeper.stop(r)
 	r.judge()
+}
+
+func TestRebalancesUnderLoad(t *testing.T) {
+	r := newRig(t, 6)
+	r.cfg.Archiver.SegmentAge = 50 * time.Millisecond
+	loaded := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				r.produce(50)
+			}
+		}
+	}()
+	shares := func(archivers ...*running) func() bool {
+		return func() bool {
+			var parts int
+			for _, a := range archivers {
+				n := a.partitions()
+				if n == 0 {
+					return false
+				}
+				parts += n
+			}
+			return parts == 6
+		}
+	}
+	one := r.start(nil)
+	require.Eventually(t, shares(one), patience, 10*time.Millisecond)
+	two := r.start(nil)
+	require.Eventually(t, shares(one, two), patience, 10*time.Millisecond)
+	three := r.start(nil)
+	require.Eventually(t, shares(one, two, three), patience, 10*time.Millisecond)
+	one.stop(r)
+	require.Eventually(t, shares(two, three), patience, 10*time.Millisecond)
+	two.stop(r)
+	require.Eventually(t, shares(three), patience, 10*time.Millisecond)
+	close(stop)
+	<-loaded
+	r.judge()
+	three.stop(r)
+}
+
+func (a *running) partitions() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.current == nil {
+		return 0
+	}
+	a.current.guard.Lock()
+	defer a.current.guard.Unlock()
+	return len(a.current.parts)
+}
+
+// haltedWith waits until the archiver is not ready for that reason.
+func (a *running) haltedWith(r *rig, reason string) {
+	r.Helper()
+	require.Eventually(r, func() bool {
+		err := a.Ready()
+		return err != nil && strings.Contains(err.Error(), reason)
+	}, patience, 10*time.Millisecond)
+}
+
+func TestOvertakenByRetentionHalts(t *testing.T) {
+	r := newRig(t, 1)
+	a := r.start(nil)
+	r.produce(10)
+	r.judge()
+	a.stop(r)
+
+	r.produce(20)
+	var gone kadm.Offsets
+	gone.Add(kadm.Offset{Topic: r.topic, Partition: 0, At: 15})
+	_, err := kadm.NewClient(r.client).DeleteRecords(t.Context(), gone)
+	require.NoError(t, err)
+	a = r.start(nil)
+	a.haltedWith(r, "offsets 10 to 14")
+	r.produce(5)
+	a.stop(r)
+	require.EqualValues(t, 10, r.archived())
+	require.EqualValues(t, 10, r.committed())
+}
+
+func TestLogThatEndsBeforeTheArchiveHalts(t *testing.T) {
+	r := newRig(t, 1)
+	r.produce(10)
+	id, err := kafka.TopicID(t.Context(), r.client, r.topic)
+	require.NoError(t, err)
+	ahead := &chain.Chain{Store: r.store, Partition: layout.Partition{Topic: r.topic, TopicID: id}}
+	_, err = ahead.Begin(t.Context(), 100)
+	require.NoError(t, err)
+	a := r.start(nil)
+	a.haltedWith(r, errCut.Error())
+	a.stop(r)
+	require.Zero(t, r.archived())
+}
+
+func TestOtherRecordsInTheArchiveHalt(t *testing.T) {
+	r := newRig(t, 1)
+	// Another topic's records stand where this one's belong, as after a log that was cut and written anew.
+	id, err := kafka.TopicID(t.Context(), r.client, r.topic)
+	require.NoError(t, err)
+	r.produce(1)
+	var mine *kgo.Record
+	for _, record := range r.readKafka() {
+		mine = record
+	}
+	p := layout.Partition{Topic: r.topic, TopicID: id}
+	b := segment.NewBuilder(p, 0, "other")
+	mine.Value = []byte("something else")
+	require.NoError(t, b.Append(row.From(mine, id), 0, 1))
+	other, err := b.Finish("")
+	require.NoError(t, err)
+	require.NoError(t, r.store.Create(t.Context(), other.Key(), other.Body))
+
+	a := r.start(nil)
+	a.haltedWith(r, "another record")
+	a.stop(r)
+	require.Zero(t, r.archived())
+	require.Zero(t, max(0, r.committed()))
+}
+
+func TestTopicMadeAgainBeginsNewChains(t *testing.T) {
+	r := newRig(t, 2)
+	a := r.start(nil)
+	r.produce(30)
+	r.judge()
+	admin := kadm.NewClient(r.client)
+	_, err := admin.DeleteTopic(t.Context(), r.topic)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := admin.CreateTopic(t.Context(), 2, 3, nil, r.topic)
+		return err == nil
+	}, patience, 100*time.Millisecond)
+	r.client = r.cluster.Client(t, kgo.DefaultProduceTopic(r.topic), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	r.produce(20)
+	r.waitArchived(50)
+	a.stop(r)
+	problems, err := archive.Check(t.Context(), r.store, nil)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	chains := map[archive.Partition]bool{}
+	for s, err := range archive.Segments(t.Context(), r.store) {
+		require.NoError(t, err)
+		chains[s.Partition] = true
+	}
+	require.Len(t, chains, 4)
+}
+
+func TestWaitsForKafkaTopicAndStore(t *testing.T) {
+	r := newRig(t, 1)
+	r.topic += ".later"
+	r.cfg.Kafka.Topic = r.topic
+	var up atomic.Bool
+	a := r.start(&fault{r.store, func(_ context.Context, _ string, create func() error) error {
+		if !up.Load() {
+			return errFault
+		}
+		return create()
+	}})
+	a.haltedWith(r, "waiting for the archive's store")
+	up.Store(true)
+	a.haltedWith(r, "waiting for Kafka and topic "+r.topic)
+	_, err := kadm.NewClient(r.client).CreateTopic(t.Context(), 1, 3, nil, r.topic)
+	require.NoError(t, err)
+	r.client = r.cluster.Client(t, kgo.DefaultProduceTopic(r.topic))
+	r.produce(10)
+	r.judge()
+}
+
+func TestUnsafeStoreIsRefused(t *testing.T) {
+	r := newRig(t, 1)
+	careless := &fault{r.store, func(_ context.Context, _ string, create func() error) error {
+		if err := create(); !errors.Is(err, objstore.ErrExists) {
+			return err
+		}
+		return nil
+	}}
+	s, err := newService(&r.cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), careless)
+	require.NoError(t, err)
+	require.ErrorIs(t, s.Run(t.Context()), objstore.ErrUnsafe)
+}
+
+// While the store is away, what is held stays bounded; afterwards nothing is missing.
+func TestMemoryIsBoundedWhileTheStoreIsAway(t *testing.T) {
+	const limit = 1 << 20
+	r := newRig(t, 2)
+	r.cfg.Archiver.BufferBytes = limit
+	var up atomic.Bool
+	a := r.start(&fault{r.store, func(_ context.Context, key string, create func() error) error {
+		if isSegment(key) && !up.Load() {
+			return errFault
+		}
+		return create()
+	}})
+	var held int64
+	for range 20 {
+		r.produce(1000) // about 1 MiB
+		a.mu.Lock()
+		if a.current != nil {
+			held = max(held, a.current.budget.load())
+		}
+		a.mu.Unlock()
+	}
+	require.Eventually(t, func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.current != nil && a.current.budget.full() && a.current.oldest(time.Now()) > 0 && !a.failing.IsZero()
+	}, patience, 10*time.Millisecond)
+	require.Less(t, held, int64(limit+4<<20), "the limit and one poll")
+	require.NoError(t, a.Ready(), "a short failure is no reason")
+	a.mu.Lock()
+	a.failing = a.failing.Add(-notReadyAfter)
+	a.mu.Unlock()
+	require.ErrorIs(t, a.Ready(), errFault)
+	up.Store(true)
+	r.judge()
+	require.NoError(t, a.Ready())
 }
