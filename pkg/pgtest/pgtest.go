@@ -18,8 +18,12 @@ import (
 	"github.com/catchment-dev/catchment/pkg/internal/parts"
 )
 
-// Env names the variable that holds the URL of a server; its user must be allowed to create databases.
-const Env = "CATCHMENT_TEST_DATABASE_URL"
+// Environment variables that say which server the tests get.
+const (
+	Env      = "CATCHMENT_TEST_DATABASE_URL" // URL of a server, whose user may create databases
+	EnvFetch = "CATCHMENT_TEST_POSTGRES"     // "embedded": the one that is fetched, also where another is installed
+	EnvCache = "CATCHMENT_POSTGRES_CACHE"    // folder in which fetched servers are kept
+)
 
 var (
 	server = sync.OnceValues(findServer)
@@ -81,6 +85,10 @@ func findServer() (string, error) {
 }
 
 func chooseServer() (databaseURL, how string, err error) {
+	if os.Getenv(EnvFetch) == "embedded" {
+		u, err := startEmbedded()
+		return u, "embedded", err
+	}
 	if u := os.Getenv(Env); u != "" {
 		return u, "given", nil
 	}

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -35,8 +36,8 @@ func localPrograms() (string, bool) {
 	return "", false
 }
 
-// settings of the tests' own server. It holds nothing that must outlive the machine: fsync is off.
-var settings = []string{
+// parameters of the tests' own server. It holds nothing that must outlive the machine: fsync is off.
+var parameters = []string{
 	"listen_addresses=127.0.0.1", "max_connections=200", "shared_buffers=64MB", "fsync=off", "full_page_writes=off",
 	"max_wal_size=256MB", "min_wal_size=80MB", "log_min_messages=warning", "timezone=UTC",
 }
@@ -83,7 +84,7 @@ func start(bin string) (string, error) {
 			return "", err
 		}
 		options := "-p " + strconv.Itoa(port) + " -k '" + dir + "'"
-		for _, s := range settings {
+		for _, s := range parameters {
 			options += " -c " + s
 		}
 		err = run("pg_ctl", "start", "-w", "-s", "-t", "60", "-D", data, "-l", filepath.Join(dir, "log"), "-o", options)
@@ -150,8 +151,11 @@ func startEmbedded() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	config := embeddedpostgres.DefaultConfig().Version(embeddedpostgres.V17).Port(uint32(port)).Logger(nil).
+	config := embeddedpostgres.DefaultConfig().Version(embeddedpostgres.V17).Port(uint32(port)).Logger(io.Discard).
 		RuntimePath(filepath.Join(dir, "runtime")).BinariesPath(filepath.Join(dir, "programs"))
+	if cache := os.Getenv(EnvCache); cache != "" {
+		config = config.CachePath(cache)
+	}
 	library := embeddedpostgres.NewDatabase(config)
 	startErr := library.Start()
 	if startErr == nil {

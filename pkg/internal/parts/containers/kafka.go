@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ const brokers = 3
 // kafka is a cluster of three brokers that are controllers, too. A broker tells its clients the port under which the
 // host reaches it, and that port must stay when the container is started again; so it is chosen here.
 type kafka struct {
+	host       string // where the engine publishes ports
 	network    *testcontainers.DockerNetwork
 	containers [brokers]*testcontainers.DockerContainer
 	addresses  [brokers]string
@@ -37,9 +39,11 @@ func (k *kafka) start(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	host, err := provider.DaemonHost(ctx)
-	if err != nil {
+	if k.host, err = provider.DaemonHost(ctx); err != nil {
 		return "", err
+	}
+	if k.host == "localhost" {
+		k.host = "127.0.0.1"
 	}
 	var group sync.WaitGroup
 	errs := make([]error, brokers)
@@ -48,7 +52,7 @@ func (k *kafka) start(ctx context.Context) (_ string, err error) {
 		if err != nil {
 			return "", err
 		}
-		k.addresses[i] = fmt.Sprintf("%s:%d", host, port)
+		k.addresses[i] = fmt.Sprintf("%s:%d", k.host, port)
 		group.Go(func() { k.containers[i], errs[i] = k.broker(ctx, i, port) })
 	}
 	group.Wait()
@@ -63,6 +67,12 @@ func (k *kafka) start(ctx context.Context) (_ string, err error) {
 	return strings.Join(k.addresses[:], ","), nil
 }
 
+// command runs the image's own start script the first time. A container that is started again has its folder
+// formatted already, which that script need not know: then only the server is run, on the configuration made before.
+const command = `[ -f /tmp/kraft/meta.properties ] || exec /etc/kafka/docker/run
+exec java $KAFKA_HEAP_OPTS -Dkafka.logs.dir=/tmp/logs -Dlog4j2.configurationFile=/opt/kafka/config/log4j2.yaml \
+  -cp '/opt/kafka/libs/*' kafka.Kafka /opt/kafka/config/server.properties`
+
 func name(i int) string { return fmt.Sprintf("kafka-%d", i+1) }
 
 func (k *kafka) broker(ctx context.Context, i, port int) (*testcontainers.DockerContainer, error) {
@@ -71,11 +81,16 @@ func (k *kafka) broker(ctx context.Context, i, port int) (*testcontainers.Docker
 		voters = append(voters, fmt.Sprintf("%d@%s:9093", j+1, name(j)))
 	}
 	inside := mobynetwork.MustParsePort("9092/tcp")
+	binding := mobynetwork.PortBinding{HostPort: fmt.Sprint(port)}
+	if ip, err := netip.ParseAddr(k.host); err == nil && ip.IsLoopback() {
+		binding.HostIP = ip
+	}
 	return testcontainers.Run(ctx, "apache/kafka:4.1.0",
 		network.WithNetwork([]string{name(i)}, k.network),
 		testcontainers.WithExposedPorts("9092/tcp"),
+		testcontainers.WithEntrypoint("sh", "-c", command),
 		testcontainers.WithHostConfigModifier(func(host *mobycontainer.HostConfig) {
-			host.PortBindings = mobynetwork.PortMap{inside: {{HostPort: fmt.Sprint(port)}}}
+			host.PortBindings = mobynetwork.PortMap{inside: {binding}}
 		}),
 		testcontainers.WithEnv(map[string]string{
 			"CLUSTER_ID":                                     "Y2F0Y2htZW50LXRlc3RzMQ",
@@ -96,6 +111,7 @@ func (k *kafka) broker(ctx context.Context, i, port int) (*testcontainers.Docker
 			"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS":         "0",
 			"KAFKA_MESSAGE_MAX_BYTES":                        "26214400",
 			"KAFKA_REPLICA_FETCH_MAX_BYTES":                  "26214400",
+			"KAFKA_LOG_DIRS":                                 "/tmp/kraft",
 			"KAFKA_HEAP_OPTS":                                "-Xms128M -Xmx384M",
 		}))
 }

@@ -11,7 +11,9 @@ import (
 	"io"
 	"log"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/testcontainers/testcontainers-go"
@@ -34,6 +36,7 @@ func main() {
 }
 
 func run(args []string, in io.Reader, out io.Writer) (err error) {
+	signal.Ignore(syscall.SIGPIPE)                          // the caller may be dead when the containers are removed
 	tclog.SetDefault(log.New(os.Stderr, "", log.LstdFlags)) // the output belongs to the answers
 	var p part
 	switch strings.Join(args, " ") {
@@ -80,7 +83,9 @@ func answer(out io.Writer, text string, err error) {
 }
 
 // single is a part of one container, which is never stopped before it is removed.
-type single struct{ container *testcontainers.DockerContainer }
+type single struct {
+	container *testcontainers.DockerContainer
+}
 
 func (s *single) do(_ context.Context, what string, _ int) error {
 	return fmt.Errorf("this part knows no %q", what)
