@@ -1,0 +1,267 @@
+package processor
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// proxy stands between a client and Postgres and can cut connections at a COMMIT.
+type proxy struct {
+	server string
+	l      net.Listener
+	mode   atomic.Int32
+	cuts   atomic.Int32
+	mu     sync.Mutex
+	open   map[net.Conn]bool
+	down   bool
+}
+
+// What the proxy does with the next COMMIT.
+const (
+	pass     = iota
+	cutAfter // the server commits, the client never hears of it
+	cutBefore
+)
+
+func newProxy(t *testing.T, database string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(database)
+	require.NoError(t, err)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{server: u.Host, l: l, open: map[net.Conn]bool{}}
+	if h := u.Query().Get("host"); h != "" {
+		require.Fail(t, "the test database is reached by a socket", h)
+	}
+	t.Cleanup(func() { p.l.Close(); p.cutAll() })
+	go p.serve()
+	u.Host = l.Addr().String()
+	return p, u.String()
+}
+
+func (p *proxy) serve() {
+	for {
+		c, err := p.l.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		down := p.down
+		p.mu.Unlock()
+		s, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.server)
+		if err != nil || down {
+			c.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.open[c], p.open[s] = true, true
+		p.mu.Unlock()
+		go p.forward(c, s)
+	}
+}
+
+// forward carries one connection. After a COMMIT that is to be cut it waits for the server's answer and drops it.
+func (p *proxy) forward(c, s net.Conn) {
+	var swallow atomic.Bool
+	answered := make(chan struct{}, 1)
+	go func() {
+		defer c.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := s.Read(buf)
+			if swallow.Load() && n > 0 {
+				answered <- struct{}{}
+				return
+			}
+			if n > 0 {
+				if _, err := c.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	defer s.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if n > 0 {
+			if bytes.Contains(buf[:n], []byte("commit\x00")) {
+				if p.mode.CompareAndSwap(cutBefore, pass) {
+					p.cuts.Add(1)
+					c.Close()
+					return
+				}
+				if p.mode.CompareAndSwap(cutAfter, pass) {
+					p.cuts.Add(1)
+					swallow.Store(true)
+					_, _ = s.Write(buf[:n])
+					<-answered
+					c.Close()
+					return
+				}
+			}
+			if _, err := s.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			if err != io.EOF {
+				c.Close()
+			}
+			return
+		}
+	}
+}
+
+func (p *proxy) setDown(down bool) {
+	p.mu.Lock()
+	p.down = down
+	p.mu.Unlock()
+	if down {
+		p.cutAll()
+	}
+}
+
+func (p *proxy) cutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		c.Close()
+		delete(p.open, c)
+	}
+}
+
+// When nobody answers a COMMIT, the position says whether it took place; either way the effect is there once.
+func TestUnknownCommit(t *testing.T) {
+	for name, mode := range map[string]int32{"committed": cutAfter, "not committed": cutBefore} {
+		t.Run(name, func(t *testing.T) {
+			w := newDatabase(t, ledgerSchema...)
+			w.cfg.Operations = []settings.Operation{ledger("shop")}
+			p, url := newProxy(t, w.url)
+			eng := w.engineAt(url)
+			wk := w.take(eng, partition(0))
+			p.mode.Store(mode)
+			records := log(wk.part, delivery("shop", "a", "x", `{}`), delivery("shop", "b", "x", `{}`))
+			require.NoError(t, wk.write(t.Context(), records))
+			require.Equal(t, int32(1), p.cuts.Load(), "the COMMIT was cut")
+			require.Equal(t, 2, w.count(`SELECT count(*) FROM ledger`))
+			require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.duplicates`))
+			require.Equal(t, 2, w.count(`SELECT next_offset::int FROM catchment.progress`))
+			_, _, fault := wk.state()
+			require.NoError(t, fault)
+		})
+	}
+}
+
+// Sessions that Postgres ends, and a database that is away, cost time and nothing else.
+func TestPostgresInterrupted(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	w.cfg.Operations = []settings.Operation{ledger("shop")}
+	p, url := newProxy(t, w.url)
+	eng := w.engineAt(url)
+	wk := w.take(eng, partition(0))
+	const events = 2000
+	var ds []*event.Delivery
+	for _, id := range ids("e", events) {
+		ds = append(ds, delivery("shop", id, "x", `{"who":"ann"}`))
+	}
+	records := log(wk.part, ds...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; i < events; i += 100 {
+			if err := wk.write(t.Context(), records[i:i+100]); err != nil {
+				return
+			}
+		}
+	}()
+	interrupted := 0
+	for n := 0; n < 10; n++ {
+		before := w.count(`SELECT count(*) FROM ledger`)
+		waitFor(func() bool { return w.count(`SELECT count(*) FROM ledger`) > before || before == events })
+		if n == 5 {
+			p.setDown(true)
+			ok := waitFor(func() bool { _, _, fault := wk.state(); return fault != nil || before >= events-200 })
+			require.True(t, ok)
+			p.setDown(false)
+		}
+		interrupted += w.count(`SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name = 'test') AS killed`)
+	}
+	<-done
+	require.Positive(t, interrupted)
+	require.Equal(t, events, w.count(`SELECT count(*) FROM ledger`))
+	require.Equal(t, events, w.count(`SELECT n FROM counters`))
+	require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.dead_letters`))
+	require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.results WHERE outcome <> 'succeeded'`))
+}
+
+// A batch that takes longer than a transaction may is cut into smaller ones, until it ends.
+func TestSlowBatchShrinks(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	op := ledger("shop")
+	op.SQL = append([]string{`SELECT pg_sleep(0.1)`}, op.SQL...)
+	w.cfg.Operations = []settings.Operation{op}
+	w.cfg.Processor.TxTimeout = time.Second
+	wk := w.take(w.engine(), partition(0))
+	var ds []*event.Delivery
+	for _, id := range ids("e", 24) {
+		ds = append(ds, delivery("shop", id, "x", `{}`))
+	}
+	require.NoError(t, wk.write(t.Context(), log(wk.part, ds...)))
+	require.Equal(t, 24, w.count(`SELECT count(*) FROM ledger`))
+	require.Equal(t, 24, w.count(`SELECT count(*) FROM catchment.results WHERE outcome = 'succeeded'`))
+}
+
+// Events that Postgres does not take as rows of ours become dead letters, one by one.
+func TestUnstorableEvent(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	w.cfg.Operations = []settings.Operation{ledger("shop")}
+	eng := w.engine()
+	w.exec(`ALTER TABLE catchment.bodies ADD CONSTRAINT test CHECK (event_id <> 'bad')`)
+	wk := w.take(eng, partition(0))
+	require.NoError(t, wk.write(t.Context(), log(wk.part,
+		delivery("shop", "a", "x", `{}`), delivery("shop", "bad", "x", `{}`), delivery("shop", "c", "x", `{}`), delivery("shop", "d", "x", `{}`))))
+	require.Equal(t, "a,c,d", w.text(`SELECT string_agg(event_id, ',' ORDER BY event_id) FROM ledger`))
+	require.Equal(t, "unstorable|bad|{}", w.text(`SELECT concat_ws('|', reason, event_id, convert_from(value, 'UTF8')) FROM catchment.dead_letters`))
+}
+
+// What Postgres refuses because of its own state is never an event's fault.
+func TestTransientsMakeNoDeadLetters(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	op := ledger("shop")
+	w.exec(`CREATE TABLE trouble (code text)`)
+	w.exec(`CREATE FUNCTION trouble() RETURNS void LANGUAGE plpgsql AS $$ DECLARE c text; BEGIN
+		SELECT code INTO c FROM trouble; IF c IS NOT NULL THEN RAISE EXCEPTION 'injected' USING ERRCODE = c; END IF; END $$`)
+	op.SQL = append([]string{`SELECT trouble()`}, op.SQL...)
+	w.cfg.Operations = []settings.Operation{op}
+	eng := w.engine()
+	for i, code := range []string{"40001", "40P01", "55P03", "53100", "53300", "25006", "57P01", "57P02", "57P03", "08006"} {
+		w.exec(`INSERT INTO trouble VALUES ($1)`, code)
+		wk := w.take(eng, partition(int32(i)))
+		done := make(chan error, 1)
+		go func() { done <- wk.write(t.Context(), log(wk.part, delivery("shop", "e"+code, "x", `{}`))) }()
+		ok := waitFor(func() bool { _, _, fault := wk.state(); return fault != nil && strings.Contains(fault.Error(), code) })
+		require.True(t, ok, code)
+		w.exec(`DELETE FROM trouble`)
+		require.NoError(t, <-done, code)
+	}
+	require.Equal(t, 10, w.count(`SELECT count(*) FROM ledger`))
+	require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.dead_letters`)+w.count(`SELECT count(*) FROM catchment.retries`))
+}
