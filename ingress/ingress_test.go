@@ -273,8 +273,10 @@ func TestWithoutQuorum(t *testing.T) {
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, ackTimeout.String(), "")
 	h.ready()
-	resp, body := h.call(h.stripe(0))
-	require.Equal(t, 200, resp.StatusCode, body)
+	require.Eventually(t, func() bool { // the first record of a new topic may have to wait for its leader
+		resp, _ := h.call(h.stripe(0))
+		return resp.StatusCode == 200
+	}, time.Minute, 100*time.Millisecond)
 	cluster.Kill(0)
 	cluster.Kill(1)
 	defer func() { cluster.Start(0); cluster.Start(1) }()

@@ -149,9 +149,12 @@ func (h *harness) records() []*kgo.Record {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cl := h.kafka.Client(h.t, kgo.ConsumeTopics(h.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
-	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, h.topic)
-	require.NoError(h.t, err)
-	require.NoError(h.t, ends.Error())
+	var ends kadm.ListedOffsets
+	require.Eventually(h.t, func() bool { // a new topic's partitions may have no leader yet
+		var err error
+		ends, err = kadm.NewClient(cl).ListEndOffsets(ctx, h.topic)
+		return err == nil && ends.Error() == nil
+	}, 30*time.Second, 100*time.Millisecond)
 	want := int64(0)
 	ends.Each(func(o kadm.ListedOffset) { want += o.Offset })
 	var rs []*kgo.Record
