@@ -70,6 +70,7 @@ func TestKillNine(t *testing.T) {
 	}
 	p.start(t)
 	p.ready(t)
+	killPostgres(p.dir) // under its supervisor this time
 	before := load.acceptedCount()
 	require.Eventually(t, func() bool { return load.acceptedCount() > before+20 }, 60*time.Second, 10*time.Millisecond)
 	accepted, sent := load.end()
@@ -103,7 +104,7 @@ func newProcess(t *testing.T) *process {
 	p := &process{dir: openDir(t)}
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, devconf.Data), 0o755))
 	p.ops = freeAddress(t)
-	_, err := devconf.Create(p.dir, freeAddress(t), p.ops)
+	_, err := devconf.Create(t.Context(), p.dir, freeAddress(t), p.ops)
 	require.NoError(t, err)
 	p.log, err = os.Create(filepath.Join(p.dir, "up.log"))
 	require.NoError(t, err)
@@ -170,8 +171,15 @@ func (p *process) kill(t *testing.T, withPostgres bool) {
 		<-p.exited
 		p.cmd = nil
 	}
-	b, err := os.ReadFile(filepath.Join(p.dir, devconf.Data, "postgres", "postmaster.pid"))
-	if err != nil || !withPostgres {
+	if withPostgres {
+		killPostgres(p.dir)
+	}
+}
+
+// killPostgres kills the database's main process; its others end when they notice.
+func killPostgres(dir string) {
+	b, err := os.ReadFile(filepath.Join(dir, devconf.Data, "postgres", "postmaster.pid"))
+	if err != nil {
 		return
 	}
 	first, _, _ := strings.Cut(string(b), "\n")

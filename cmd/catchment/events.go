@@ -354,7 +354,7 @@ func (v *wayView) print(w io.Writer) {
 		line(w, "happened", stamp(*v.Time))
 	}
 	line(w, "received", stamp(v.ReceivedAt))
-	line(w, "verified", v.Verdict+", by secret "+clean(v.SecretID))
+	line(w, "verified by", "secret "+clean(v.SecretID)+" ("+clean(v.Verdict)+")")
 	line(w, "body", fmt.Sprintf("%d bytes of %s, SHA-256 %s", v.BodySize, clean(v.ContentType), v.BodySHA256))
 	line(w, "stored", stamp(v.StoredAt))
 	line(w, "status", v.Status)

@@ -33,7 +33,7 @@ type app struct {
 
 // execute runs one command line and returns the exit code: 0, 1 (it failed) or 2 (wrong flags or configuration).
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot(&app{out: stdout, err: stderr})
+	root := newRoot(&app{out: stdout, err: stderr}) //nolint:contextcheck // commands get it from ExecuteContext
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

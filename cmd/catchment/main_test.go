@@ -88,7 +88,7 @@ func TestExitCodes(t *testing.T) {
 		"unknown provider":  {[]string{"send", "acme"}, 2, "stripe"},
 		"bad share":         {[]string{"send", "stripe", "--duplicates", "many"}, 2, "percentage"},
 		"no configuration":  {[]string{"send", "stripe", "--config", missing}, 2, "catchment up"},
-		"up with --config":  {[]string{"up", "--config", missing}, 2, "--dir"},
+		"up with --config":  {[]string{"up", "--config", broken}, 2, "--dir"},
 		"broken file":       {[]string{"config", "check", "--offline", "--config", broken}, 2, "broken.yaml:2:3: kafka.brokerz"},
 		"nobody is healthy": {[]string{"healthcheck", "--config", writeConfig(t, "ingress: {ops_listen: \"127.0.0.1:1\"}\n")}, 1, ""},
 	} {

@@ -54,8 +54,11 @@ for development and small installations, and it does not survive the loss of its
 Ctrl-C drains and stops; a second Ctrl-C stops at once.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("config") {
-				return fmt.Errorf("%w: up reads DIR/%s: name its folder with --dir", run.ErrUsage, devconf.File)
+			if cmd.Flags().Changed("config") { // the folder may also be named by its file
+				if filepath.Base(a.config) != devconf.File || cmd.Flags().Changed("dir") {
+					return fmt.Errorf("%w: up reads DIR/%s: name the folder with --dir", run.ErrUsage, devconf.File)
+				}
+				o.dir = filepath.Dir(a.config)
 			}
 			if !cmd.Flags().Changed("listen") {
 				o.listen = ""
@@ -101,8 +104,8 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	}
 	defer unlock()
 	n := &node{dir: dir, out: out, say: progress(stderr)}
-	defer n.stopAtSecondSignal()()
-	if err := n.configure(o); err != nil {
+	defer n.stopAtSecondSignal(ctx)()
+	if err := n.configure(ctx, o); err != nil {
 		return err
 	}
 	n.log = telemetry.Logger(n.cfg.Telemetry, stderr)
@@ -111,7 +114,11 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 			n.say("stopped")
 		}
 	}()
-	if err := n.startParts(ctx); err != nil {
+	err = n.startParts(ctx)
+	if ctx.Err() != nil { // stopped while starting: what failed then has failed for that
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return n.serve(ctx)
@@ -128,10 +135,10 @@ func progress(w io.Writer) func(format string, args ...any) {
 }
 
 // configure reads the configuration, made first when there is none, and checks what can be known to fail.
-func (n *node) configure(o upOptions) error {
+func (n *node) configure(ctx context.Context, o upOptions) error {
 	listen, opsListen := orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
 	path := filepath.Join(n.dir, devconf.File)
-	created, err := devconf.Create(n.dir, listen, opsListen)
+	created, err := devconf.Create(ctx, n.dir, listen, opsListen)
 	if err != nil {
 		return err
 	}
@@ -150,8 +157,8 @@ func (n *node) configure(o upOptions) error {
 		c.Ingress.OpsListen = opsListen
 	}
 	return errors.Join(
-		portFree(c.Ingress.Listen, "choose another with --listen"),
-		portFree(c.Ingress.OpsListen, "choose another with --ops-listen"))
+		portFree(ctx, c.Ingress.Listen, "choose another with --listen"),
+		portFree(ctx, c.Ingress.OpsListen, "choose another with --ops-listen"))
 }
 
 func orElse(s, fallback string) string {
@@ -162,8 +169,8 @@ func orElse(s, fallback string) string {
 }
 
 // portFree says clearly that an address cannot be listened on, before anything is started.
-func portFree(address, advice string) error {
-	l, err := net.Listen("tcp", address)
+func portFree(ctx context.Context, address, advice string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program: stop that, or %s", address, advice)
 	}
@@ -181,11 +188,11 @@ func (n *node) startParts(ctx context.Context) error {
 		if !n.cfg.Kafka.Embedded {
 			return nil
 		}
-		port, err := n.brokerPort()
+		port, err := n.brokerPort(ctx)
 		if err != nil {
 			return err
 		}
-		n.kafka, err = devkafka.Start(devkafka.Options{
+		n.kafka, err = devkafka.Start(ctx, devkafka.Options{
 			Dir: filepath.Join(data, "kafka"), Port: port, Retention: n.cfg.Kafka.Retention, Log: n.log,
 		})
 		if err != nil {
@@ -225,7 +232,7 @@ func (n *node) ensureTopic(ctx context.Context) error {
 }
 
 // brokerPort returns the port of the one broker that the configuration must name.
-func (n *node) brokerPort() (int, error) {
+func (n *node) brokerPort(ctx context.Context) (int, error) {
 	wrong := n.cfg.Errorf("kafka.brokers", "expected exactly one broker, 127.0.0.1:PORT, since kafka.embedded is true")
 	if len(n.cfg.Kafka.Brokers) != 1 {
 		return 0, fmt.Errorf("%w: %w", run.ErrUsage, wrong)
@@ -236,7 +243,7 @@ func (n *node) brokerPort() (int, error) {
 	if err != nil || portErr != nil || (host != "127.0.0.1" && host != "localhost") {
 		return 0, fmt.Errorf("%w: %w", run.ErrUsage, wrong)
 	}
-	return port, portFree(net.JoinHostPort("127.0.0.1", text), "change the port in kafka.brokers in "+devconf.File)
+	return port, portFree(ctx, net.JoinHostPort("127.0.0.1", text), "change the port in kafka.brokers in "+devconf.File)
 }
 
 // ordersTable is what the generated operation writes to.
@@ -267,7 +274,8 @@ func (n *node) serve(ctx context.Context) error {
 		return err
 	}
 	ready := func() error { return run.Ready(made...) }
-	ops, err := telemetry.NewOps(n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, nil))
+	ops, err := telemetry.NewOps( //nolint:contextcheck // listening takes no time
+		n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, nil))
 	if err != nil {
 		return err
 	}
@@ -333,7 +341,7 @@ func (n *node) stop(ctx context.Context) error {
 
 // stopAtSecondSignal ends the process at the second Ctrl-C or SIGTERM, without waiting for anything but the
 // database, which is told to end at once. The next start finds everything that was acknowledged.
-func (n *node) stopAtSecondSignal() (cancel func()) {
+func (n *node) stopAtSecondSignal(ctx context.Context) (cancel func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
@@ -347,11 +355,11 @@ func (n *node) stopAtSecondSignal() (cancel func()) {
 		}
 		n.say("stopping at once")
 		if postgres := n.database(); postgres != nil {
-			now, cancel := context.WithCancel(context.Background())
+			now, cancel := context.WithCancel(context.WithoutCancel(ctx))
 			cancel()
 			_ = postgres.Stop(now)
 		}
-		os.Exit(run.ExitFailed)
+		os.Exit(run.ExitFailed) //nolint:forbidigo // at once is what the second signal asks for
 	}()
 	return func() { signal.Stop(signals); close(done) }
 }

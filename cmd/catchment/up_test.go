@@ -39,7 +39,7 @@ func startUp(t *testing.T, o upOptions) *running {
 			t.Logf("standard error of up:\n%s", r.err.String())
 		}
 		cancel()
-		r.wait(t)
+		_ = r.wait(t)
 	})
 	require.Eventually(t, func() bool {
 		select {
@@ -127,7 +127,8 @@ func TestUp(t *testing.T) {
 
 // allTheWay sends events and looks for them at every hop.
 func allTheWay(t *testing.T, r *running) {
-	code, stdout, stderr := tool(t, "send", "stripe", "--config", r.config, "--count", "200", "--duplicates", "10%", "--output", "json")
+	t.Helper()
+	code, stdout, stderr := tool(t, "send", "stripe", "--config", r.config, "--count", "200", "--duplicates", "10%", "--out-of-order", "--output", "json")
 	require.Equal(t, 0, code, stderr)
 	var sent sender.Report
 	require.NoError(t, json.Unmarshal([]byte(stdout), &sent))
@@ -157,8 +158,15 @@ func allTheWay(t *testing.T, r *running) {
 		require.Contains(t, stdout, want)
 	}
 	for _, args := range [][]string{
-		{"events", "show", id}, {"events", "list"}, {"events", "list", "--source", "stripe", "--output", "json"},
-		{"sources", "list"}, {"status"}, {"topics", "check"}, {"topics", "ensure"}, {"config", "check"}, {"migrate"},
+		{"events", "show", id},
+		{"events", "list"},
+		{"events", "list", "--source", "stripe", "--output", "json"},
+		{"sources", "list"},
+		{"status"},
+		{"topics", "check"},
+		{"topics", "ensure"},
+		{"config", "check"},
+		{"migrate"},
 	} {
 		code, stdout, stderr := tool(t, append(args, "--config", r.config)...)
 		require.Equal(t, 0, code, "%v\n%s%s", args, stdout, stderr)
@@ -169,7 +177,7 @@ func allTheWay(t *testing.T, r *running) {
 func TestUpUsesWhatIsNotEmbedded(t *testing.T) {
 	dir := openDir(t)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, devconf.Data), 0o755))
-	_, err := devconf.Create(dir, freeAddress(t), freeAddress(t))
+	_, err := devconf.Create(t.Context(), dir, freeAddress(t), freeAddress(t))
 	require.NoError(t, err)
 	path := filepath.Join(dir, devconf.File)
 	text, err := os.ReadFile(path)

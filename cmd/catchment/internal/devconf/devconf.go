@@ -4,6 +4,7 @@ package devconf
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	_ "embed" // the template
 	"encoding/json"
@@ -88,14 +89,14 @@ func (v Values) PostgresURL() string {
 }
 
 // Generate chooses ports that are free now and makes secrets.
-func Generate(dir, listen, opsListen string) (Values, error) {
+func Generate(ctx context.Context, dir, listen, opsListen string) (Values, error) {
 	v := Values{Dir: dir, Listen: listen, OpsListen: opsListen, PostgresPassword: rand.Text(), Secrets: map[string]string{}}
 	var err error
-	if v.KafkaPort, err = choosePort(); err != nil {
+	if v.KafkaPort, err = choosePort(ctx); err != nil {
 		return Values{}, err
 	}
 	for v.PostgresPort == 0 || v.PostgresPort == v.KafkaPort {
-		if v.PostgresPort, err = choosePort(); err != nil {
+		if v.PostgresPort, err = choosePort(ctx); err != nil {
 			return Values{}, err
 		}
 	}
@@ -111,7 +112,7 @@ func Generate(dir, listen, opsListen string) (Values, error) {
 
 // choosePort returns a port that is free now, from below the ranges from which systems give ports to outgoing
 // connections: the port is kept, and must be free at every later start too.
-func choosePort() (int, error) {
+func choosePort(ctx context.Context) (int, error) {
 	var errs []error
 	for range 100 {
 		n, err := rand.Int(rand.Reader, big.NewInt(10000))
@@ -119,7 +120,7 @@ func choosePort() (int, error) {
 			return 0, fmt.Errorf("choose a port: %w", err)
 		}
 		port := 20000 + int(n.Int64())
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -131,12 +132,12 @@ func choosePort() (int, error) {
 
 // Create writes catchment.yaml and the key that signs the archive's checkpoints, both readable by the owner alone.
 // It says false when the file exists, and leaves it as it is.
-func Create(dir, listen, opsListen string) (created bool, err error) {
+func Create(ctx context.Context, dir, listen, opsListen string) (created bool, err error) {
 	path := filepath.Join(dir, File)
 	if _, err := os.Stat(path); err == nil {
 		return false, nil
 	}
-	v, err := Generate(dir, listen, opsListen)
+	v, err := Generate(ctx, dir, listen, opsListen)
 	if err != nil {
 		return false, err
 	}

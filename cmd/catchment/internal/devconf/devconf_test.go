@@ -33,7 +33,7 @@ func TestRender(t *testing.T) {
 func TestCreate(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, Data), 0o755))
-	created, err := Create(dir, "127.0.0.1:8081", "127.0.0.1:9091")
+	created, err := Create(t.Context(), dir, "127.0.0.1:8081", "127.0.0.1:9091")
 	require.NoError(t, err)
 	require.True(t, created)
 
@@ -64,7 +64,7 @@ func TestCreate(t *testing.T) {
 
 	before, err := os.ReadFile(filepath.Join(dir, File))
 	require.NoError(t, err)
-	created, err = Create(dir, "127.0.0.1:1", "127.0.0.1:2")
+	created, err = Create(t.Context(), dir, "127.0.0.1:1", "127.0.0.1:2")
 	require.NoError(t, err)
 	require.False(t, created)
 	after, err := os.ReadFile(filepath.Join(dir, File))

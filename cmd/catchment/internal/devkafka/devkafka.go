@@ -42,8 +42,8 @@ type Broker struct {
 	work    sync.WaitGroup
 }
 
-// Start loads what the folder holds and serves it.
-func Start(o Options) (*Broker, error) {
+// Start loads what the folder holds and serves it until Close, however long ctx lasts.
+func Start(ctx context.Context, o Options) (*Broker, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("kafka data folder: %w", err)
 	}
@@ -70,7 +70,7 @@ func Start(o Options) (*Broker, error) {
 		cluster.Close()
 		return nil, fmt.Errorf("embedded Kafka: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.stop = func() { cancel(); client.Close() }
 	b.guard = newGuard(o.Dir)
 	b.work.Go(func() { b.guard.run(ctx, b.fail) })
@@ -106,8 +106,8 @@ func (l *brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	case strings.HasPrefix(text, "persist ") || strings.HasPrefix(text, "compact ") || strings.HasPrefix(text, "rebuildSegments "):
 		l.fail(fmt.Errorf("embedded Kafka could not write to the disk: %s", text))
 	case strings.Contains(text, "truncating") && strings.Contains(text, "corrupt"), strings.Contains(text, "discarding"):
-		l.log.Info("embedded Kafka: cut off what a killed run had not finished writing", "detail", text)
+		l.log.Info("embedded Kafka: cut off what a killed run had not finished writing", slog.String("detail", text))
 	default:
-		l.log.Warn("embedded Kafka", "detail", text)
+		l.log.Warn("embedded Kafka", slog.String("detail", text))
 	}
 }

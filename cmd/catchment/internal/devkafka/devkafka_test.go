@@ -16,7 +16,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const topic = "catchment.events"
+const (
+	topic = "catchment.events"
+	other = "catchment.results"
+)
 
 func freePort(t *testing.T) int {
 	t.Helper()
@@ -28,7 +31,7 @@ func freePort(t *testing.T) int {
 
 func open(t *testing.T, dir string, port int) *Broker {
 	t.Helper()
-	b, err := Start(Options{Dir: dir, Port: port, Retention: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	b, err := Start(t.Context(), Options{Dir: dir, Port: port, Retention: time.Hour, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	return b
 }
@@ -93,6 +96,7 @@ func TestTrim(t *testing.T) {
 		want      int64            // the first offset that is left of 0…4
 	}{
 		"nobody reads":          {nil, time.Hour, 0},
+		"read elsewhere only":   {map[string]int64{"": 5}, time.Hour, 0},
 		"all done, all old":     {map[string]int64{"a": 5, "b": 5}, time.Hour, 4},
 		"one group is behind":   {map[string]int64{"a": 5, "b": 2}, time.Hour, 2},
 		"all done, nothing old": {map[string]int64{"a": 5}, -time.Hour, 0},
@@ -103,12 +107,17 @@ func TestTrim(t *testing.T) {
 			defer b.Close()
 			cl := connect(t, port)
 			adm := kadm.NewClient(cl)
-			_, err := adm.CreateTopic(t.Context(), 1, 1, nil, topic)
+			_, err := adm.CreateTopics(t.Context(), 1, 1, nil, topic, other)
 			require.NoError(t, err)
 			produce(t, cl, 5)
 			for group, at := range tc.committed {
 				offsets := kadm.Offsets{}
-				offsets.AddOffset(topic, 0, at, -1)
+				if group == "" {
+					group = "of another topic"
+					offsets.AddOffset(other, 0, at, -1)
+				} else {
+					offsets.AddOffset(topic, 0, at, -1)
+				}
 				require.NoError(t, adm.CommitAllOffsets(t.Context(), group, offsets))
 			}
 			require.NoError(t, trim(t.Context(), adm, time.Now().Add(tc.before)))

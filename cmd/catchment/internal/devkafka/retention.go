@@ -29,7 +29,7 @@ func keepRetention(ctx context.Context, admin *kadm.Client, retention time.Durat
 		case <-tick.C:
 		}
 		if err := trim(ctx, admin, time.Now().Add(-retention)); err != nil && ctx.Err() == nil {
-			log.Warn("embedded Kafka: old records were not removed", "error", err)
+			log.Warn("embedded Kafka: old records were not removed", slog.Any("error", err))
 		}
 	}
 }
@@ -55,19 +55,24 @@ func trim(ctx context.Context, admin *kadm.Client, before time.Time) error {
 			return
 		}
 		at := min(o.Offset, end.Offset-1)
+		readers := 0
 		for _, group := range committed {
+			if len(group[o.Topic]) == 0 { // it reads other topics
+				continue
+			}
+			readers++
 			c, ok := group.Lookup(o.Topic, o.Partition)
 			if !ok || c.Err != nil {
-				at = 0 // a group that has not said anything yet may need it all
+				at = 0 // it has not begun with this partition and may need it all
 				break
 			}
 			at = min(at, c.At)
 		}
-		if at > 0 {
+		if at > 0 && readers > 0 {
 			upTo.AddOffset(o.Topic, o.Partition, at, -1)
 		}
 	})
-	if len(upTo) == 0 || len(committed) == 0 {
+	if len(upTo) == 0 {
 		return nil
 	}
 	deleted, err := admin.DeleteRecords(ctx, upTo)

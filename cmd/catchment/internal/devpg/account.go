@@ -44,7 +44,7 @@ func chooseAccount(dir string) (account, error) {
 		}
 		return account{name: name, uid: uid, gid: gid, drop: true}, nil
 	}
-	return account{}, errors.New("Postgres does not run as root, and there is neither an account postgres nor nobody to run it as: " +
+	return account{}, errors.New("a Postgres server does not run as root, and there is neither an account postgres nor nobody to run it as: " +
 		"create one (useradd --system postgres), or run catchment as another user")
 }
 

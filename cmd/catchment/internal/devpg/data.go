@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ensureData returns the real data folder, made on first use.
@@ -18,7 +19,7 @@ func ensureData(ctx context.Context, o *Options, acc account, p programs, t targ
 			return "", fmt.Errorf("postgres data folder: %w", err)
 		}
 		if !acc.reaches(ctx, p, real) {
-			return "", fmt.Errorf("Postgres runs as %s, which cannot reach %s: let it through the folders above (chmod o+x), or run catchment as another user", acc.name, real)
+			return "", fmt.Errorf("the database runs as %s, which cannot reach %s: let it through the folders above (chmod o+x), or run catchment as another user", acc.name, real)
 		}
 		return real, nil
 	}
@@ -65,12 +66,30 @@ func vacant(dir string) error {
 	return nil
 }
 
+// unfinished begins the names of folders that are being made.
+const unfinished = ".postgres-new-"
+
+// sweep removes what killed runs have left unfinished long ago. It is no harm when it cannot.
+func sweep(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && strings.HasPrefix(e.Name(), unfinished) && time.Since(info.ModTime()) > 10*time.Minute {
+			_ = os.RemoveAll(filepath.Join(parent, e.Name()))
+		}
+	}
+}
+
 // initialise makes a data folder. It appears under its name only when it is complete, so that a kill in between
 // leaves nothing half made.
 func initialise(ctx context.Context, o *Options, acc account, p programs, t target, dir string) error {
 	stop := ticking(o.Progress, "making the Postgres data folder")
 	defer stop()
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".postgres-new-")
+	sweep(filepath.Dir(dir))
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), unfinished)
 	if err != nil {
 		return fmt.Errorf("postgres data folder: %w", err)
 	}

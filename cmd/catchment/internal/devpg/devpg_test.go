@@ -26,7 +26,7 @@ func openDir(t *testing.T) string {
 
 func testOptions(t *testing.T, dir string) Options {
 	t.Helper()
-	port, err := freePort()
+	port, err := freePort(t.Context())
 	require.NoError(t, err)
 	return Options{
 		Dir:      filepath.Join(dir, "postgres"),

@@ -19,7 +19,7 @@ import (
 // holds the lock of the folder above: nobody else runs a server here.
 func stopLeftover(ctx context.Context, data string, progress func(string, ...any)) error {
 	pid := postmaster(data)
-	if pid != 0 && slices.Contains(processes(data, pid), pid) {
+	if pid != 0 && slices.Contains(processes(ctx, data, pid), pid) {
 		progress("stopping the Postgres that an earlier run left behind (process %d)", pid)
 		for _, step := range []struct {
 			sig  syscall.Signal
@@ -28,18 +28,18 @@ func stopLeftover(ctx context.Context, data string, progress func(string, ...any
 			if err := syscall.Kill(pid, step.sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("stop the Postgres that an earlier run left behind (process %d): %w", pid, err)
 			}
-			if waitFor(ctx, step.wait, func() bool { return !slices.Contains(processes(data, pid), pid) }) {
+			if waitFor(ctx, step.wait, func() bool { return !slices.Contains(processes(ctx, data, pid), pid) }) {
 				break
 			}
 		}
 	}
 	// Without its postmaster, a backend ends by itself as soon as it looks.
-	if !waitFor(ctx, 10*time.Second, func() bool { return len(processes(data, pid)) == 0 }) {
-		for _, p := range processes(data, pid) {
+	if !waitFor(ctx, 10*time.Second, func() bool { return len(processes(ctx, data, pid)) == 0 }) {
+		for _, p := range processes(ctx, data, pid) {
 			_ = syscall.Kill(p, syscall.SIGKILL)
 		}
-		if !waitFor(ctx, 10*time.Second, func() bool { return len(processes(data, pid)) == 0 }) {
-			return fmt.Errorf("processes of an earlier Postgres are still at work in %s: %v", data, processes(data, pid))
+		if !waitFor(ctx, 10*time.Second, func() bool { return len(processes(ctx, data, pid)) == 0 }) {
+			return fmt.Errorf("processes of an earlier Postgres are still at work in %s: %v", data, processes(ctx, data, pid))
 		}
 	}
 	return removeStalePID(data)
@@ -74,12 +74,12 @@ func postmaster(data string) int {
 
 // processes lists the live server processes of a data folder: all of them work in it. Where there is no /proc, it
 // can only say whether the process pid is a Postgres.
-func processes(data string, pid int) []int {
+func processes(ctx context.Context, data string, pid int) []int {
 	if runtime.GOOS != "linux" {
 		if pid == 0 {
 			return nil
 		}
-		out, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+		out, err := exec.CommandContext(ctx, "ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 		if err != nil || !strings.Contains(string(out), "postgres") {
 			return nil
 		}

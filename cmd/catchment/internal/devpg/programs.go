@@ -154,7 +154,7 @@ func unpacked(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersio
 		return programs{}, fmt.Errorf("folder for a fetched Postgres: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	if err := unpack(o, v, cache, tmp); err != nil {
+	if err := unpack(ctx, o, v, cache, tmp); err != nil {
 		return programs{}, err
 	}
 	if err := os.Chmod(filepath.Join(tmp, "server"), 0o755); err != nil {
@@ -171,12 +171,12 @@ func unpacked(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersio
 
 // unpack lets the library fetch (when the cache does not hold it) and unpack the server below tmp. The library can
 // only do that on the way to a running database; its data folder is put where none can be, so that it ends there.
-func unpack(o *Options, v embeddedpostgres.PostgresVersion, cache, tmp string) error {
+func unpack(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersion, cache, tmp string) error {
 	blocker := filepath.Join(tmp, "no-data")
 	if err := os.WriteFile(blocker, nil, 0o600); err != nil {
 		return fmt.Errorf("unpack Postgres %s: %w", v, err)
 	}
-	port, err := freePort()
+	port, err := freePort(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,8 +222,8 @@ func ticking(progress func(string, ...any), doing string) (stop func()) {
 }
 
 // freePort returns a port that nobody listens on now.
-func freePort() (uint32, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(ctx context.Context) (uint32, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}

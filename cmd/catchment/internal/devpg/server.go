@@ -126,7 +126,7 @@ func (s *Server) restart(ctx context.Context) error {
 		}
 		pause.Stop()
 	}
-	return fmt.Errorf("Postgres died and cannot be started again: %w", err)
+	return fmt.Errorf("the database died and cannot be started again: %w", err)
 }
 
 func (s *Server) killQuietly() {
@@ -148,12 +148,12 @@ func (s *Server) up(ctx context.Context) error {
 	if err := stopLeftover(ctx, s.data, s.o.Progress); err != nil {
 		return err
 	}
-	if err := s.portFree(); err != nil {
+	if err := s.portFree(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := s.spawn(); err != nil {
+	if err := s.spawn(ctx); err != nil {
 		return err
 	}
 	err := s.answer(ctx)
@@ -163,7 +163,7 @@ func (s *Server) up(ctx context.Context) error {
 		if err := s.setPassword(ctx); err != nil {
 			return err
 		}
-		if err := s.spawn(); err != nil {
+		if err := s.spawn(ctx); err != nil {
 			return err
 		}
 		err = s.answer(ctx)
@@ -174,8 +174,8 @@ func (s *Server) up(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) portFree() error {
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(s.t.port))
+func (s *Server) portFree(ctx context.Context) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(s.t.port))
 	if err != nil {
 		return fmt.Errorf("port %d of postgres.url in catchment.yaml is used by another program: stop that, or change the port there (%w)", s.t.port, err)
 	}
@@ -183,13 +183,13 @@ func (s *Server) portFree() error {
 }
 
 // spawn starts the process. Its lifetime is not that of any context: Stop ends it.
-func (s *Server) spawn() error {
+func (s *Server) spawn(ctx context.Context) error {
 	log, err := openLog(s.o.LogFile)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := s.acc.command(context.Background(), s.progs.path("postgres"), "-D", s.data, "-p", strconv.Itoa(s.t.port),
+	cmd := s.acc.command(context.WithoutCancel(ctx), s.progs.path("postgres"), "-D", s.data, "-p", strconv.Itoa(s.t.port),
 		"-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=", // their path may be too long, and nothing needs them
 		"-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on",
@@ -236,10 +236,10 @@ func (s *Server) answer(ctx context.Context) error {
 		select {
 		case <-exited:
 			pause.Stop()
-			return fmt.Errorf("Postgres ended at its start; the end of %s:\n%s", s.o.LogFile, tail(s.o.LogFile))
+			return fmt.Errorf("the database ended at its start; the end of %s:\n%s", s.o.LogFile, tail(s.o.LogFile))
 		case <-ctx.Done():
 			pause.Stop()
-			return fmt.Errorf("Postgres does not answer: %w", err)
+			return fmt.Errorf("the database does not answer: %w", err)
 		case <-pause.C:
 		}
 		if time.Since(start) > 5*time.Second && !said {
