@@ -96,7 +96,13 @@ func Encode(d *Delivery) *kgo.Record {
 // Decode reads a record that Encode wrote. The delivery's body is the record's value itself. The error wraps
 // ErrNotADelivery and names the header that is missing, doubled or malformed.
 func Decode(r *kgo.Record) (*Delivery, error) {
-	d := &Delivery{Body: r.Value}
+	d, _, err := decode(r)
+	return d, err
+}
+
+// decode also returns the headers that are not part of the format.
+func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
+	d = &Delivery{Body: r.Value}
 	seen := make(map[string]bool, 20)
 	for i := range r.Headers {
 		k, v := r.Headers[i].Key, string(r.Headers[i].Value)
@@ -105,26 +111,29 @@ func Decode(r *kgo.Record) (*Delivery, error) {
 			continue
 		}
 		if seen[k] {
-			return nil, fmt.Errorf("%w: header %s is there twice", ErrNotADelivery, k)
+			return nil, nil, fmt.Errorf("%w: header %s is there twice", ErrNotADelivery, k)
 		}
 		known, err := d.set(k, v)
 		if err != nil {
-			return nil, fmt.Errorf("%w: header %s: %w", ErrNotADelivery, k, err)
+			return nil, nil, fmt.Errorf("%w: header %s: %w", ErrNotADelivery, k, err)
 		}
 		seen[k] = known // an unknown header may be there any number of times: it is not ours
+		if !known {
+			rest = append(rest, r.Headers[i])
+		}
 	}
 	for _, k := range [...]string{headerSpecVersion, headerID, headerSource, headerType, headerVersion, headerDeliveryID, headerReceivedAt} {
 		if !seen[k] {
-			return nil, fmt.Errorf("%w: header %s is missing", ErrNotADelivery, k)
+			return nil, nil, fmt.Errorf("%w: header %s is missing", ErrNotADelivery, k)
 		}
 	}
 	if string(r.Key) != d.ID {
-		return nil, fmt.Errorf("%w: the key is not the value of header %s", ErrNotADelivery, headerID)
+		return nil, nil, fmt.Errorf("%w: the key is not the value of header %s", ErrNotADelivery, headerID)
 	}
 	if d.Verdict.Has(FlagNoType) {
 		d.Type = ""
 	}
-	return d, nil
+	return d, rest, nil
 }
 
 // set takes one header and says whether it is part of the format.

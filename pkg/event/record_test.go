@@ -2,9 +2,6 @@ package event
 
 import (
 	"bytes"
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -96,35 +93,6 @@ func TestDecodeRefuses(t *testing.T) {
 			_, err := Decode(c.r)
 			require.ErrorIs(t, err, ErrNotADelivery)
 			require.ErrorContains(t, err, c.want)
-		})
-	}
-}
-
-// goldenRecord is a record as schemas/golden keeps it: header values are UTF-8 there, the value may be any bytes.
-type goldenRecord struct {
-	Key     string      `json:"key"`
-	Headers [][2]string `json:"headers"`
-	Value   []byte      `json:"value_base64"`
-}
-
-// TestGolden holds the format still: what was written once must be read for ever, and written the same way.
-func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("../../schemas/golden/*.record.json")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, f := range files {
-		t.Run(filepath.Base(f), func(t *testing.T) {
-			raw, err := os.ReadFile(f)
-			require.NoError(t, err)
-			var g goldenRecord
-			require.NoError(t, json.Unmarshal(raw, &g))
-			r := &kgo.Record{Key: []byte(g.Key), Value: g.Value}
-			for _, h := range g.Headers {
-				r.Headers = append(r.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
-			}
-			d, err := Decode(r)
-			require.NoError(t, err)
-			require.Empty(t, cmp.Diff(r.Headers, Encode(d).Headers))
 		})
 	}
 }

@@ -11,17 +11,7 @@ import (
 // that Decode takes, the delivery is the same and err is nil; otherwise err is Decode's, and the delivery holds what
 // is known. The delivery's body is the record's value itself.
 func Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
-	d, err = Decode(r)
-	if err == nil {
-		var scratch Delivery
-		for _, h := range r.Headers {
-			if strings.HasPrefix(h.Key, prefixHTTP) {
-				continue
-			}
-			if known, _ := scratch.set(h.Key, string(h.Value)); !known {
-				rest = append(rest, h)
-			}
-		}
+	if d, rest, err = decode(r); err == nil {
 		return d, rest, nil
 	}
 	d = &Delivery{Body: r.Value}

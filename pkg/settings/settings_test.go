@@ -1,0 +1,129 @@
+package settings
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write schemas/config.schema.json")
+
+func TestSchemaFile(t *testing.T) {
+	const file = "../../schemas/config.schema.json"
+	want, err := json.MarshalIndent(Schema(), "", "  ")
+	require.NoError(t, err)
+	want = append(want, '\n')
+	if *update {
+		require.NoError(t, os.WriteFile(file, want, 0o644))
+	}
+	got, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got), "run make generate")
+}
+
+const full = `
+kafka: {brokers: [kafka-0:9092], accept: [retention]}
+postgres: {url: "${DATABASE_URL}"}
+archive: {url: "s3://audit-log?region=eu-central-1", checkpoint_key: file:checkpoint.key}
+ingress: {listen: ":8080"}
+sources:
+  stripe: {provider: stripe, secrets: ["${STRIPE_WEBHOOK_SECRET}"]}
+  github: {provider: github, secrets: [{id: "2026-q4", file: github}], ack_timeout: 9s}
+  partner:
+    provider: hmac
+    hmac: {header: X-Signature, algorithm: sha256, encoding: hex, prefix: "sha256=", signed: "{timestamp}.{body}", timestamp_header: X-Timestamp, tolerance: 5m}
+    event_id: body.id
+    event_type: body.kind
+    secrets: ["${PARTNER_SECRET}"]
+operations:
+  - name: order-status
+    on: {source: stripe, types: [payment_intent.succeeded, payment_intent.*]}
+    when: has(body.data.object.metadata.order_id)
+    entity: body.data.object.metadata.order_id
+    version: time
+    guard: orders
+    sql: INSERT INTO orders (id) VALUES (@entity)
+    params: {amount: body.data.object.amount, one: 1}
+    retry: {max_attempts: 10, initial: 1s, max: 1h}
+`
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "catchment.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(full), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "github"), []byte("from a file\n"), 0o600))
+	t.Setenv("STRIPE_WEBHOOK_SECRET", "whsec_x")
+	t.Setenv("PARTNER_SECRET", "p")
+
+	f, err := Load(path, NeedKafka, NeedIngress, NeedSources, NeedTelemetry)
+	require.NoError(t, err, "the ingress needs neither the database's URL nor the checkpoint key")
+	require.Equal(t, "catchment.events", f.Kafka.Topic)
+	require.Equal(t, 7*24*time.Hour, f.Kafka.Retention)
+	require.Equal(t, 9*time.Second, f.Sources["github"].AckTimeout)
+	require.Equal(t, "sha256", f.Sources["partner"].HMAC.Algorithm)
+	require.Equal(t, "1", f.Operations[0].Params["one"])
+	src, errs := f.OpenSource("github")
+	require.Empty(t, errs)
+	require.Equal(t, "github", src.Provider().Name)
+
+	_, err = Load(path, Everything...)
+	require.ErrorContains(t, err, path+":3:17: postgres.url: expected the environment variable DATABASE_URL to be set")
+	require.ErrorContains(t, err, path+":4:70: archive.checkpoint_key: expected a readable file with the secret")
+
+	t.Setenv("CATCHMENT_KAFKA__BROKERS", "a:1,b:2")
+	t.Setenv("CATCHMENT_SOURCES__GITHUB__ACK_TIMEOUT", "3s")
+	f, err = Load(path, NeedKafka, NeedSources)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:1", "b:2"}, f.Kafka.Brokers)
+	require.Equal(t, 3*time.Second, f.Sources["github"].AckTimeout)
+}
+
+func TestEveryErrorNamesItsPlace(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte(`
+kafka: {brokers: [], acept: [x]}
+ingress: {max_body: 1GB, dedup: {store: rediss}}
+sources:
+  Stripe: {provider: stripe, secrets: [abc]}
+  empty: {provider: stripe, secrets: []}
+  bad: {provider: strip, secrets: [abc]}
+  partner:
+    provider: hmac
+    secrets: [abc]
+    hmac: {header: X-S, signed: "{nonce}"}
+    event_id: body.
+    max_body: 30MB
+operations:
+  - name: a
+    on: {source: nobody, types: ["a*b"]}
+    sql: SELECT 1
+    version: time
+  - name: a
+    on: {source: partner}
+    guard: g
+`), NeedKafka, NeedIngress, NeedSources, NeedOperations)
+	for _, want := range []string{
+		"catchment.yaml:2:18: kafka.brokers: expected at least one of a list",
+		`catchment.yaml:2:22: kafka.acept: unknown key: did you mean "accept"?`,
+		"catchment.yaml:3:21: ingress.max_body: expected at most 25MB",
+		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, off, found "rediss"`,
+		"catchment.yaml:5:11: sources.Stripe: expected a name of a-z",
+		"catchment.yaml:6:38: sources.empty.secrets: ",
+		`catchment.yaml:7:19: sources.bad.provider: unknown provider "strip": expected one of `,
+		"catchment.yaml:11:33: sources.partner.hmac.signed: ",
+		"catchment.yaml:12:15: sources.partner.event_id: ",
+		"catchment.yaml:13:15: sources.partner.max_body: expected at most 25MB",
+		`catchment.yaml:16:18: operations[0].on.source: unknown source "nobody": expected one of Stripe, bad, empty, partner`,
+		`catchment.yaml:16:34: operations[0].on.types[0]: expected an event type, which may end in *, found "a*b"`,
+		"catchment.yaml:18:14: operations[0].version: a version needs an entity",
+		`catchment.yaml:19:11: operations[1].name: there is another operation named "a"`,
+		"catchment.yaml:19:5: operations[1].sql: this key is missing: expected a text or a list of texts",
+		"catchment.yaml:21:12: operations[1].guard: a guard needs a version",
+	} {
+		require.ErrorContains(t, err, want)
+	}
+}
