@@ -1,0 +1,65 @@
+package processor
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/settings"
+)
+
+// Every mistake is told at once, with file, line, column and what was expected.
+func TestCheckOperations(t *testing.T) {
+	w := newDatabase(t, `CREATE TABLE orders (id text PRIMARY KEY, amount int)`)
+	w.exec(`DO $$ BEGIN CREATE ROLE reader NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$`)
+	const text = `sources: {shop: {provider: none}}
+operations:
+  - name: a
+    on: {source: shop}
+    when: body.x >
+    entity: body.order
+    version: nope + 1
+    sql: |
+      INSERT INTO orders (id, amount)
+      VALUES (@id, @missing)
+    params:
+      unused: body.x
+      item: body.y
+  - name: b
+    on: {source: shop}
+    sql:
+      - INSERT INTO orders VALUES (@id, @amount)
+      - |
+        UPDATE orders
+           SET amuont = 1
+      - COMMIT
+      - SELECT @entity::text
+      - SELECT $1
+      - SELECT @amount
+      - SELECT 1; SELECT 2
+    params: {amount: body.amount}
+`
+	cfg, err := settings.Parse("catchment.yaml", []byte(text), settings.NeedOperations)
+	require.NoError(t, err)
+	cfg.Postgres = w.cfg.Postgres
+	got := CheckOperations(t.Context(), cfg).Error()
+	for _, want := range []string{
+		`catchment.yaml:5:11: operations[0].when: line 1, column 9 of the expression: Syntax error`,
+		`catchment.yaml:7:14: operations[0].version: line 1, column 1 of the expression: undeclared reference to 'nope'`,
+		`catchment.yaml:8:10: operations[0].sql: @missing is not defined: expected it under params, or one of @body @delivery_id`,
+		`catchment.yaml:12:15: operations[0].params.unused: no statement uses @unused`,
+		`catchment.yaml:13:13: operations[0].params.item: the name @item is reserved`,
+		`catchment.yaml:18:9: operations[1].sql[1]: expected SQL that Postgres prepares: line 2, column 8 of the statement: column "amuont"`,
+		`catchment.yaml:21:9: operations[1].sql[2]: COMMIT is not allowed`,
+		`operations[1].sql[3]: @entity is used: expected the key entity`,
+		`operations[1].sql[4]: expected SQL that Postgres prepares: expected 0 parameters, Postgres sees 1: write them as @name`,
+		`operations[1].sql[6]: expected SQL that Postgres prepares: cannot insert multiple commands`,
+	} {
+		require.Contains(t, got, want)
+	}
+	require.Equal(t, 10, strings.Count(got, "\n")+1, got)
+
+	cfg.Sources = nil
+	require.ErrorContains(t, CheckOperations(t.Context(), cfg), `unknown source "shop"`)
+}
