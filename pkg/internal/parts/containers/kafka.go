@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -132,10 +133,26 @@ func (k *kafka) serves(ctx context.Context, i int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("broker %s does not serve: %w", name(i), errors.Join(ctx.Err(), err))
+			return fmt.Errorf("broker %s does not serve: %w: %s", name(i), errors.Join(ctx.Err(), err), k.lastLines(i))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// lastLines returns the end of broker i's log.
+func (k *kafka) lastLines(i int) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	logs, err := k.containers[i].Logs(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = logs.Close() }()
+	text, err := io.ReadAll(logs)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-2000):])
 }
 
 func (k *kafka) do(ctx context.Context, what string, i int) error {

@@ -124,7 +124,7 @@ type s3 struct{ single }
 func (s *s3) start(ctx context.Context) (string, error) {
 	address, err := s.run(ctx, "versity/versitygw:latest", "7070/tcp",
 		testcontainers.WithEnv(map[string]string{"ROOT_ACCESS_KEY": "catchment", "ROOT_SECRET_KEY": "catchment-test-secret"}),
-		testcontainers.WithCmd("--quiet", "--port", ":7070", "posix", "--nometa", "/data"),
+		testcontainers.WithCmd("--quiet", "--port", ":7070", "posix", "/data"),
 		testcontainers.WithWaitStrategyAndDeadline(time.Minute, wait.ForHTTP("/").WithPort("7070/tcp").WithStatusCodeMatcher(func(int) bool { return true })))
 	return "http://catchment:catchment-test-secret@" + address, err
 }
