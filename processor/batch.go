@@ -128,7 +128,7 @@ func (b *batch) commit(ctx context.Context) error {
 	if err := b.repeats(ctx, first, fresh); err != nil {
 		return err
 	}
-	b.planAll(first, fresh)
+	b.planAll(first, fresh) //nolint:contextcheck // an expression has a deadline of its own
 	if err := b.run(ctx); err != nil {
 		return err
 	}
@@ -319,16 +319,14 @@ func (b *batch) try(ctx context.Context, a *attempt, newest, written map[store.G
 		return nil
 	}
 	effect, err := tryOne(ctx, b.tx, a)
-	if err != nil {
-		if !isOwn(err) {
-			return err
-		}
+	if isOwn(err) {
 		b.settle(a, nil, err)
-		return nil
+		err = nil
+	} else if err == nil {
+		note(a, newest, written)
+		b.settle(a, &effect, nil)
 	}
-	note(a, newest, written)
-	b.settle(a, &effect, nil)
-	return nil
+	return err
 }
 
 // tryOne makes an attempt in a savepoint.

@@ -270,8 +270,10 @@ func TestRetriesThenDeadLetter(t *testing.T) {
 	w := newDatabase(t, `CREATE TABLE parents (id text PRIMARY KEY)`, `CREATE TABLE children (id text REFERENCES parents)`)
 	retry := settings.Retry{MaxAttempts: 3, Initial: time.Millisecond, Max: time.Millisecond}
 	w.cfg.Operations = []settings.Operation{
-		{Name: "child", On: settings.On{Source: "shop"}, SQL: config.Strings{`INSERT INTO children VALUES (@parent)`}, Params: map[string]string{"parent": "body.parent"},
-			Retry: settings.Retry{MaxAttempts: 1000, Initial: time.Millisecond, Max: 20 * time.Millisecond}},
+		{
+			Name: "child", On: settings.On{Source: "shop"}, SQL: config.Strings{`INSERT INTO children VALUES (@parent)`}, Params: map[string]string{"parent": "body.parent"},
+			Retry: settings.Retry{MaxAttempts: 1000, Initial: time.Millisecond, Max: 20 * time.Millisecond},
+		},
 		{Name: "none", On: settings.On{Source: "shop"}, SQL: config.Strings{`DELETE FROM parents WHERE id = 'nobody'`}, ExpectRows: "some", Retry: retry},
 		{Name: "slow", On: settings.On{Source: "bank"}, SQL: config.Strings{`SELECT pg_sleep(60)`}, Timeout: 50 * time.Millisecond, Retry: retry},
 		{Name: "gone", On: settings.On{Source: "bank"}, SQL: config.Strings{`SELECT raise_it()`}, Retry: retry},
@@ -330,8 +332,10 @@ func TestRetryIsSuperseded(t *testing.T) {
 func TestDeferredConstraint(t *testing.T) {
 	w := newDatabase(t, `CREATE TABLE parents (id text PRIMARY KEY)`, `CREATE TABLE children (id text REFERENCES parents DEFERRABLE INITIALLY DEFERRED)`)
 	w.exec(`INSERT INTO parents VALUES ('p')`)
-	w.cfg.Operations = []settings.Operation{{Name: "child", On: settings.On{Source: "shop"},
-		SQL: config.Strings{`INSERT INTO children VALUES (@parent)`}, Params: map[string]string{"parent": "body.parent"}}}
+	w.cfg.Operations = []settings.Operation{{
+		Name: "child", On: settings.On{Source: "shop"},
+		SQL: config.Strings{`INSERT INTO children VALUES (@parent)`}, Params: map[string]string{"parent": "body.parent"},
+	}}
 	wk := w.take(w.engine(), partition(0))
 	require.NoError(t, wk.write(t.Context(), log(wk.part, delivery("shop", "a", "x", `{"parent":"p"}`), delivery("shop", "b", "x", `{"parent":"q"}`))))
 	require.Equal(t, "a:succeeded,b:failed", w.text(`SELECT string_agg(event_id || ':' || outcome, ',' ORDER BY event_id) FROM catchment.results`))

@@ -117,7 +117,7 @@ func (ses *session) position(ctx context.Context, committed map[string]map[int32
 		ses.mu.Lock()
 		ses.workers[p] = w
 		ses.mu.Unlock()
-		w.start(ses.ctx)
+		w.start(ses.ctx) //nolint:contextcheck // a batch in flight outlives the group session
 		go ses.watch(p, w)
 		out[ses.topic][p] = kgo.NewOffset().At(pos.Next).WithEpoch(pos.LeaderEpoch)
 	}

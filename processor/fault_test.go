@@ -3,6 +3,7 @@ package processor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/url"
@@ -46,7 +47,7 @@ func newProxy(t *testing.T, database string) (*proxy, string) {
 	if h := u.Query().Get("host"); h != "" {
 		require.Fail(t, "the test database is reached by a socket", h)
 	}
-	t.Cleanup(func() { p.l.Close(); p.cutAll() })
+	t.Cleanup(func() { _ = p.l.Close(); p.cutAll() })
 	go p.serve()
 	u.Host = l.Addr().String()
 	return p, u.String()
@@ -63,7 +64,7 @@ func (p *proxy) serve() {
 		p.mu.Unlock()
 		s, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.server)
 		if err != nil || down {
-			c.Close()
+			_ = c.Close()
 			continue
 		}
 		p.mu.Lock()
@@ -78,7 +79,7 @@ func (p *proxy) forward(c, s net.Conn) {
 	var swallow atomic.Bool
 	answered := make(chan struct{}, 1)
 	go func() {
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := s.Read(buf)
@@ -96,7 +97,7 @@ func (p *proxy) forward(c, s net.Conn) {
 			}
 		}
 	}()
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := c.Read(buf)
@@ -104,7 +105,7 @@ func (p *proxy) forward(c, s net.Conn) {
 			if bytes.Contains(buf[:n], []byte("commit\x00")) {
 				if p.mode.CompareAndSwap(cutBefore, pass) {
 					p.cuts.Add(1)
-					c.Close()
+					_ = c.Close()
 					return
 				}
 				if p.mode.CompareAndSwap(cutAfter, pass) {
@@ -112,7 +113,7 @@ func (p *proxy) forward(c, s net.Conn) {
 					swallow.Store(true)
 					_, _ = s.Write(buf[:n])
 					<-answered
-					c.Close()
+					_ = c.Close()
 					return
 				}
 			}
@@ -121,8 +122,8 @@ func (p *proxy) forward(c, s net.Conn) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
-				c.Close()
+			if !errors.Is(err, io.EOF) {
+				_ = c.Close()
 			}
 			return
 		}
@@ -142,7 +143,7 @@ func (p *proxy) cutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.open {
-		c.Close()
+		_ = c.Close()
 		delete(p.open, c)
 	}
 }

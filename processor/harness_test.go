@@ -37,13 +37,13 @@ type world struct {
 }
 
 // newDatabase is a world without Kafka.
-func newDatabase(t testing.TB, schema ...string) *world {
-	t.Helper()
-	w := &world{t: t, url: pgtest.New(t)}
-	require.NoError(t, Migrate(t.Context(), w.url))
-	pool, err := pgxpool.New(t.Context(), w.url)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+func newDatabase(tb testing.TB, schema ...string) *world {
+	tb.Helper()
+	w := &world{t: tb, url: pgtest.New(tb)}
+	require.NoError(tb, Migrate(tb.Context(), w.url))
+	pool, err := pgxpool.New(tb.Context(), w.url)
+	require.NoError(tb, err)
+	tb.Cleanup(pool.Close)
 	w.pool = pool
 	for _, s := range schema {
 		w.exec(s)
@@ -57,12 +57,12 @@ func newDatabase(t testing.TB, schema ...string) *world {
 	return w
 }
 
-func newWorld(t testing.TB, partitions int, schema ...string) *world {
-	t.Helper()
-	w := newDatabase(t, schema...)
-	w.kc = kafkatest.New(t)
-	w.cfg.Kafka = w.kc.Config(w.kc.Topic(t, partitions))
-	w.cl = w.kc.Client(t, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.ProducerLinger(time.Millisecond))
+func newWorld(tb testing.TB, partitions int, schema ...string) *world {
+	tb.Helper()
+	w := newDatabase(tb, schema...)
+	w.kc = kafkatest.New(tb)
+	w.cfg.Kafka = w.kc.Config(w.kc.Topic(tb, partitions))
+	w.cl = w.kc.Client(tb, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.ProducerLinger(time.Millisecond))
 	return w
 }
 
@@ -183,10 +183,10 @@ func (w *world) start() *running {
 }
 
 // metric adds up the samples of a metric whose labels hold all of want, such as "outcome=duplicate".
-func (r *running) metric(t testing.TB, name string, want ...string) float64 {
-	t.Helper()
+func (r *running) metric(tb testing.TB, name string, want ...string) float64 {
+	tb.Helper()
 	families, err := r.reg.Gather()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	sum := 0.0
 	for _, f := range families {
 		if f.GetName() != name {

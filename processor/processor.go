@@ -196,16 +196,15 @@ func (s *Service) untilDone(ctx context.Context, f func(context.Context) error) 
 		err := f(tctx)
 		cancel()
 		var wrong config.Errors
-		switch {
-		case err == nil:
-			s.report(nil)
-			return nil
-		case errors.As(err, &wrong):
+		if errors.As(err, &wrong) {
 			return wrong
-		case ctx.Err() != nil:
+		}
+		if ctx.Err() == nil {
+			s.report(err)
+		}
+		if err == nil {
 			return nil
 		}
-		s.report(err)
 		pauseFor(ctx, pause)
 		pause = min(2*pause, longestPause)
 	}

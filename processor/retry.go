@@ -66,7 +66,7 @@ func (e *engine) retryOne(ctx context.Context, names []string) error {
 }
 
 func (e *engine) retry(ctx context.Context, tx *store.Tx, op *operation, due *store.Due) error {
-	a := op.plan(&due.Event, input(&due.Event), due.Attempt)
+	a := op.plan(&due.Event, input(&due.Event), due.Attempt) //nolint:contextcheck // an expression has a deadline of its own
 	newest, err := lockGuards(ctx, tx, []*attempt{a})
 	if err != nil {
 		return err

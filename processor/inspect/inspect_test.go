@@ -98,7 +98,8 @@ func TestTailWaitsForGaps(t *testing.T) {
 	defer db.Close()
 	insert := func(q interface {
 		Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
-	}, id string) {
+	}, id string,
+	) {
 		_, err := q.Exec(t.Context(), event, "shop", id, "x", time.Now(), "processed")
 		require.NoError(t, err)
 	}

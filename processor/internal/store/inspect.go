@@ -121,8 +121,10 @@ const storedColumns = `b.seq, b.source, b.event_id, b.type, b.event_time, b.rece
 const storedFrom = ` FROM catchment.bodies b JOIN catchment.events e ON e.source = b.source AND e.event_id = b.event_id`
 
 func (s *Stored) targets() []any {
-	return []any{&s.Cursor, &s.Source, &s.ID, &s.Type, &s.Time, &s.ReceivedAt, &s.StoredAt, &s.Status, &s.Provider, &s.Verdict, &s.SecretID,
-		&s.ContentType, &s.BodySHA256, &s.BodySize, &s.DeliveryID, &s.DeliveryIndex, &s.Topic, &s.TopicID, &s.Partition, &s.Offset, &s.Deliveries, &s.Note}
+	return []any{
+		&s.Cursor, &s.Source, &s.ID, &s.Type, &s.Time, &s.ReceivedAt, &s.StoredAt, &s.Status, &s.Provider, &s.Verdict, &s.SecretID,
+		&s.ContentType, &s.BodySHA256, &s.BodySize, &s.DeliveryID, &s.DeliveryIndex, &s.Topic, &s.TopicID, &s.Partition, &s.Offset, &s.Deliveries, &s.Note,
+	}
 }
 
 // Events lists events, the last stored first, without headers and bodies.

@@ -85,7 +85,7 @@ func TestScript(t *testing.T) {
 	url := pgtest.New(t)
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	_, err = conn.Exec(t.Context(), script)
 	require.NoError(t, err)
 	before := tables(t, conn)
@@ -101,7 +101,7 @@ func TestTablesFile(t *testing.T) {
 	require.NoError(t, store.Migrate(t.Context(), url))
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	got := tables(t, conn)
 	if *update {
 		require.NoError(t, os.WriteFile(tablesFile, []byte(got), 0o644))
@@ -137,7 +137,7 @@ func TestTablesFileLoads(t *testing.T) {
 	require.NoError(t, err)
 	conn, err := pgx.Connect(t.Context(), pgtest.New(t))
 	require.NoError(t, err)
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	_, err = conn.Exec(t.Context(), string(text))
 	require.NoError(t, err)
 }
