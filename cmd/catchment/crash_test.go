@@ -76,7 +76,8 @@ func TestKillNine(t *testing.T) {
 	accepted, sent := load.end()
 	t.Logf("%d events sent, %d accepted", len(sent), len(accepted))
 
-	require.Eventually(t, func() bool { return p.processed(t, accepted) }, 60*time.Second, 500*time.Millisecond, "events are missing in Postgres")
+	url := p.settings(t).Postgres.URL.Reveal()
+	require.Eventually(t, func() bool { return p.processed(t.Context(), url, accepted) }, 60*time.Second, 500*time.Millisecond, "events are missing in Postgres")
 	checkPostgres(t, p, accepted, sent)
 	p.stop(t) // closes the last segments
 	checkArchive(t, p, accepted, sent)
@@ -330,36 +331,39 @@ type stored struct {
 	Effects int
 }
 
-func (p *process) stored(t *testing.T) []stored {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), p.settings(t).Postgres.URL.Reveal())
-	require.NoError(t, err)
-	defer func() { _ = conn.Close(context.Background()) }()
-	rows, err := conn.Query(t.Context(), `
+func (p *process) stored(ctx context.Context, url string) ([]stored, error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	rows, err := conn.Query(ctx, `
 		SELECT e.event_id, e.body, (SELECT count(*) FROM effects f WHERE f.event_id = e.event_id)
 		FROM catchment.events e WHERE e.source = 'stripe'`)
-	require.NoError(t, err)
-	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
-	require.NoError(t, err)
-	return got
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
 }
 
-// processed says whether every accepted event has arrived and taken effect.
-func (p *process) processed(t *testing.T, accepted map[string]bool) bool {
-	t.Helper()
+// processed says whether every accepted event has arrived and taken effect. The database may be away for a moment.
+func (p *process) processed(ctx context.Context, url string, accepted map[string]bool) bool {
+	all, err := p.stored(ctx, url)
 	done := 0
-	for _, s := range p.stored(t) {
+	for _, s := range all {
 		if accepted[s.ID] && s.Effects > 0 {
 			done++
 		}
 	}
-	return done >= len(accepted)
+	return err == nil && done >= len(accepted)
 }
 
 func checkPostgres(t *testing.T, p *process, accepted map[string]bool, sent map[string][sha256.Size]byte) {
 	t.Helper()
 	times := map[string]int{}
-	for _, s := range p.stored(t) {
+	all, err := p.stored(t.Context(), p.settings(t).Postgres.URL.Reveal())
+	require.NoError(t, err)
+	for _, s := range all {
 		times[s.ID]++
 		digest, known := sent[s.ID]
 		require.True(t, known, "%s was never sent", s.ID)
