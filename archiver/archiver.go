@@ -25,8 +25,11 @@ import (
 // Waits between attempts: the store and Kafka are asked again for ever.
 const (
 	firstWait   = 100 * time.Millisecond
-	longestWait = 15 * time.Second
+	longestWait = 5 * time.Second
 )
+
+// askTime is how long one question to Kafka may take.
+const askTime = 15 * time.Second
 
 // notReadyAfter is how long the store may fail before the archiver says that it is not ready.
 const notReadyAfter = 30 * time.Second
@@ -156,7 +159,7 @@ func (s *Service) waitForTopic(ctx context.Context) (id [16]byte, err error) {
 	}
 	defer cl.Close()
 	err = s.retry(ctx, "find the topic", func() error {
-		ctx, cancel := context.WithTimeout(ctx, longestWait)
+		ctx, cancel := context.WithTimeout(ctx, askTime)
 		defer cancel()
 		var err error
 		id, err = kafka.TopicID(ctx, cl, s.kafka.Topic)

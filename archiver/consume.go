@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -40,7 +41,7 @@ type consumer struct {
 	client    *kgo.Client
 	admin     *kadm.Client
 	budget    *budget
-	retention atomic.Int64 // of the topic, in nanoseconds; negative: without end
+	retention atomic.Int64 // of the topic, in nanoseconds; negative: without end; 0: not known yet
 	replaced  chan struct{}
 	look      chan struct{} // look at the topic now
 	commits   chan struct{} // there are positions to commit
@@ -416,6 +417,18 @@ func (c *consumer) oldest(now time.Time) time.Duration {
 		}
 	}
 	return age
+}
+
+// headroom is how many seconds are left until Kafka deletes what is not archived; NaN when that is not known.
+func (c *consumer) headroom(now time.Time) float64 {
+	retention := time.Duration(c.retention.Load())
+	switch {
+	case retention == 0:
+		return math.NaN()
+	case retention < 0:
+		return math.Inf(1)
+	}
+	return (retention - c.oldest(now)).Seconds()
 }
 
 func (c *consumer) halted() error {

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -119,18 +118,6 @@ func TestFileLeavesNothingBehind(t *testing.T) {
 	s := open(t, "file://"+root)
 	require.NoError(t, s.Create(t.Context(), "events/a", []byte("a")))
 
-	t.Run("when the disk is full", func(t *testing.T) {
-		// A limit on the size of files is what a process can set for itself that fails like a full disk.
-		var before syscall.Rlimit
-		require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before))
-		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 16, Max: before.Max}))
-		err := s.Create(t.Context(), "events/big", make([]byte, 1<<20))
-		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before))
-		require.ErrorIs(t, err, syscall.EFBIG)
-		require.NoFileExists(t, filepath.Join(root, "events", "big"))
-		require.Empty(t, temporaries(t, root))
-		require.NoError(t, s.Create(t.Context(), "events/big", make([]byte, 1<<20)))
-	})
 	t.Run("when a writer was killed", func(t *testing.T) {
 		killed, young := filepath.Join(root, "tmp", "1.part"), filepath.Join(root, "tmp", "2.part")
 		require.NoError(t, os.WriteFile(killed, []byte("half"), 0o600))

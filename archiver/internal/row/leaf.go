@@ -23,8 +23,13 @@ func (w *Row) AppendLeaf(dst []byte) []byte {
 	dst = leafNumber(dst, w.KafkaTimestamp.UnixMicro())
 	dst = leafTexts(dst, w.DeliveryID, w.ContentType)
 	dst = leafMap(dst, func(m []byte) []byte {
-		sorted := slices.SortedFunc(slices.Values(w.Headers), func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
-		for _, h := range sorted {
+		byName := func(a, b Header) int { return strings.Compare(a.Name, b.Name) }
+		headers := w.Headers
+		if !slices.IsSortedFunc(headers, byName) {
+			headers = slices.Clone(headers)
+			slices.SortFunc(headers, byName)
+		}
+		for _, h := range headers {
 			m = leafNumber(leafBytes(m, h.Name), int64(len(h.Values)))
 			for _, v := range h.Values {
 				m = leafBytes(m, v)

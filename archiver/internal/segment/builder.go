@@ -72,7 +72,7 @@ func (b *Builder) Append(w *row.Row, leaderEpoch int32, size int64) error {
 	if _, err := b.writer.WriteRows([]parquet.Row{b.values}); err != nil {
 		return fmt.Errorf("encode offset %d: %w", w.Offset, err)
 	}
-	b.leaf = w.AppendLeaf(b.leaf[:0])
+	b.leaf = w.AppendLeaf(append(b.leaf[:0], leafPrefix))
 	b.tree.add(b.leaf)
 	if b.rows == 0 {
 		b.info.Day, b.opened = w.KafkaTimestamp, time.Now()

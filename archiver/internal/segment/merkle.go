@@ -12,8 +12,12 @@ type tree struct {
 	roots []Hash
 }
 
-func (t *tree) add(leaf []byte) {
-	h := leafHash(leaf)
+// leafPrefix begins what is hashed of a leaf, so that no leaf can be taken for a node.
+const leafPrefix = 0
+
+// add takes a leaf with leafPrefix before it.
+func (t *tree) add(prefixed []byte) {
+	h := Hash(sha256.Sum256(prefixed))
 	for n := t.size; n&1 == 1; n >>= 1 {
 		last := len(t.roots) - 1
 		h = nodeHash(t.roots[last], h)
@@ -33,13 +37,6 @@ func (t *tree) root() Hash {
 		h = nodeHash(t.roots[i], h)
 	}
 	return h
-}
-
-func leafHash(leaf []byte) Hash {
-	h := sha256.New()
-	h.Write([]byte{0})
-	h.Write(leaf)
-	return Hash(h.Sum(nil))
 }
 
 func nodeHash(left, right Hash) Hash {

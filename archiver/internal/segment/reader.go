@@ -96,7 +96,7 @@ func (f *File) Verify(each func(*row.Row) error) error {
 		if t.size == 0 {
 			f.Day = w.KafkaTimestamp
 		}
-		leaf = w.AppendLeaf(leaf[:0])
+		leaf = w.AppendLeaf(append(leaf[:0], leafPrefix))
 		t.add(leaf)
 		if each != nil {
 			if err := each(w); err != nil {

@@ -177,38 +177,8 @@ func TestMerkleRoots(t *testing.T) {
 	for i, leaf := range leaves {
 		b, err := hex.DecodeString(leaf)
 		require.NoError(t, err)
-		tr.add(b)
+		tr.add(append([]byte{leafPrefix}, b...))
 		root := tr.root()
 		require.Equal(t, roots[i], hex.EncodeToString(root[:]))
 	}
-}
-
-// BenchmarkWrite makes segments of 25,000 records of about 2 KiB: from Kafka's record to the file's bytes.
-func BenchmarkWrite(b *testing.B) {
-	const n = 25_000
-	random := rand.New(rand.NewPCG(1, 1))
-	records := make([]*kgo.Record, n)
-	var raw int
-	for i := range records {
-		records[i] = record(int64(i), random)
-		raw += len(records[i].Value)
-	}
-	var size int
-	b.ReportAllocs()
-	for b.Loop() {
-		w := NewBuilder(partition, 0, "writer")
-		for _, r := range records {
-			if err := w.Append(row.From(r, partition.TopicID), 0, row.RecordSize(r)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		s, err := w.Finish("")
-		if err != nil {
-			b.Fatal(err)
-		}
-		size = len(s.Body)
-	}
-	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/event")
-	b.ReportMetric(float64(raw)/float64(size), "ratio")
-	b.ReportMetric(float64(raw)/n, "B/body")
 }
