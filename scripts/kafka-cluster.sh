@@ -77,6 +77,7 @@ N=${3:-}
 mkdir -p "$DIR" || die "cannot make $DIR"
 DIR=$(cd "$DIR" && pwd)
 ENVF="$DIR/cluster.env"
+# shellcheck source=/dev/null
 if [ -f "$ENVF" ]; then . "$ENVF"; fi
 BROKERS=${BROKERS:-3}; BASE_PORT=${BASE_PORT:-}; HEAP=${HEAP:-384m}; HOST=${HOST:-127.0.0.1}
 PARTITIONS=${PARTITIONS:-6}; JVM_OPTS=${JVM_OPTS:--XX:+UseSerialGC}; EXTRA_PROPS=${EXTRA_PROPS:-}
@@ -156,6 +157,7 @@ launch() {
   if pid_of "$n" >/dev/null; then return 0; fi
   if port_open "$(port "$n")" || port_open "$(cport "$n")"; then die "port $(port "$n") or $(cport "$n") is in use"; fi
   [ -f "$d/log" ] && mv -f "$d/log" "$d/log.1"
+  # shellcheck disable=SC2086 # JVM_OPTS is a list
   # setsid: a broker must outlive the shell that started it.
   setsid java -Xms128m -Xmx"$HEAP" $JVM_OPTS -Djava.awt.headless=true -Dlog4j2.configurationFile="$d/log4j2.properties" \
     -cp "$KAFKA_LIBS/*" kafka.Kafka "$d/server.properties" </dev/null >"$d/log" 2>&1 &

@@ -23,7 +23,7 @@ for name in "$@"; do
   if have; then continue; fi # another run has built it meanwhile
   echo "tools: building $name ${want##*@}" >&2
   tmp=$(mktemp -d "$bin/.$name.XXXXXX")
-  if ! (cd / && GOWORK=off GOFLAGS= CGO_ENABLED=0 GOBIN="$tmp" go install -ldflags='-s -w' "$want" >&2); then
+  if ! (cd / && GOWORK=off GOFLAGS='' CGO_ENABLED=0 GOBIN="$tmp" go install -ldflags='-s -w' "$want" >&2); then
     rm -rf "$tmp"
     echo "tools: $name does not build" >&2
     exit 1

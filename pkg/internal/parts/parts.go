@@ -56,7 +56,7 @@ func Report(part, what string) {
 }
 
 // Guard runs the shell script when this process has ended, in whatever way: a shell waits for the end of a pipe
-// whose other end only this process holds. The arguments are the script's $1, $2, …
+// whose other end only this process holds. The arguments are the script's parameters, from 1 on.
 func Guard(script string, args ...string) error {
 	cmd := exec.Command("/bin/sh", append([]string{"-c", "cat >/dev/null; " + script, "catchment-test-guard"}, args...)...)
 	pipe, err := cmd.StdinPipe()
