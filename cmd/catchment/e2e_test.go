@@ -183,8 +183,12 @@ func TestAnyOrder(t *testing.T) {
 	d := deploy(t)
 	sent := map[string][]byte{}
 	orders := [][]string{
-		{"ingress", "processor", "archiver"}, {"archiver", "processor", "ingress"}, {"processor", "ingress", "archiver"},
-		{"archiver", "ingress", "processor"}, {"ingress", "archiver", "processor"}, {"processor", "archiver", "ingress"},
+		{"ingress", "processor", "archiver"},
+		{"archiver", "processor", "ingress"},
+		{"processor", "ingress", "archiver"},
+		{"archiver", "ingress", "processor"},
+		{"ingress", "archiver", "processor"},
+		{"processor", "archiver", "ingress"},
 	}
 	for round, order := range orders {
 		for _, s := range order {
