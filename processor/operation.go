@@ -99,13 +99,30 @@ func (c *compiler) operation(i int, spec settings.Operation) *operation {
 		op.params[name] = c.expression(path, spec.Params[name], c.env.Compile)
 	}
 	c.statements(op)
-	def, err := json.Marshal(spec)
-	if err != nil {
-		c.fail(op.path, "%v", err)
-	}
-	sum := sha256.Sum256(def)
-	op.definition, op.digest = def, sum[:]
+	op.definition = definition(spec)
+	sum := sha256.Sum256(op.definition)
+	op.digest = sum[:]
 	return op
+}
+
+// definition writes what decides an operation's effect, under the names of the configuration's keys. What is not set is
+// left out, so that a new key changes no digest of operations that do not use it.
+func definition(s settings.Operation) []byte {
+	def := map[string]any{
+		"name": s.Name, "on": map[string]any{"source": s.On.Source, "types": append([]string{}, s.On.Types...)},
+		"sql": []string(s.SQL), "expect_rows": s.ExpectRows, "timeout": s.Timeout.String(),
+		"retry": map[string]any{"max_attempts": s.Retry.MaxAttempts, "initial": s.Retry.Initial.String(), "max": s.Retry.Max.String()},
+	}
+	for key, value := range map[string]string{"when": s.When, "entity": s.Entity, "version": s.Version, "guard": s.Guard} {
+		if value != "" {
+			def[key] = value
+		}
+	}
+	if len(s.Params) > 0 {
+		def["params"] = s.Params
+	}
+	b, _ := json.Marshal(def) // texts, numbers and maps of them always have a JSON form
+	return b
 }
 
 // withDefaults serves configurations that were built in Go; Load has set them already.

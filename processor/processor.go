@@ -25,6 +25,9 @@ import (
 // retryWorkers is how many retries run beside each other.
 const retryWorkers = 2
 
+// faultShows is how long an error of Kafka keeps the service from being ready: no success is told where no records come.
+const faultShows = 15 * time.Second
+
 // Service is the processor.
 type Service struct {
 	cfg     *settings.File
@@ -36,6 +39,7 @@ type Service struct {
 	mu      sync.Mutex
 	phase   string // what start-up waits for; empty: it is over
 	fault   error  // why the last try of anything failed
+	faultAt time.Time
 	halted  map[int32]string
 	session *session
 }
@@ -89,7 +93,7 @@ func (s *Service) Ready() error {
 		return fmt.Errorf("%s: %w", s.phase, s.fault)
 	case s.phase != "":
 		return errors.New(s.phase)
-	case s.fault != nil:
+	case s.fault != nil && time.Since(s.faultAt) < faultShows:
 		return s.fault
 	}
 	if s.session != nil {
@@ -230,7 +234,7 @@ func (s *Service) enter(phase string) {
 func (s *Service) report(err error) {
 	s.mu.Lock()
 	before := s.fault
-	s.fault = err
+	s.fault, s.faultAt = err, time.Now()
 	phase := s.phase
 	s.mu.Unlock()
 	if err == nil || before != nil && before.Error() == err.Error() {

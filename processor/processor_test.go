@@ -143,6 +143,27 @@ func TestLostPositionHalts(t *testing.T) {
 	require.Equal(t, 1, w.count(`SELECT next_offset::int FROM catchment.progress WHERE partition = 0`))
 }
 
+// A topic that was deleted and made anew is another one: its offsets begin again, and so does the position.
+func TestTopicMadeAnew(t *testing.T) {
+	w := newWorld(t, 1, ledgerSchema...)
+	w.cfg.Operations = []settings.Operation{ledger("shop")}
+	w.produce(delivery("shop", "a", "x", `{}`), delivery("shop", "b", "x", `{}`))
+	w.start()
+	w.eventually(2, `SELECT count(*) FROM ledger`)
+	adm := kadm.NewClient(w.cl)
+	_, err := adm.DeleteTopic(t.Context(), w.cfg.Kafka.Topic)
+	require.NoError(t, err)
+	require.True(t, waitFor(func() bool {
+		_, err := adm.CreateTopic(t.Context(), 1, 3, nil, w.cfg.Kafka.Topic)
+		return err == nil
+	}))
+	w.cl = w.kc.Client(t, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.UnknownTopicRetries(-1))
+	w.produce(delivery("shop", "b", "x", `{}`), delivery("shop", "c", "x", `{}`))
+	w.eventually(3, `SELECT count(*) FROM ledger`)
+	require.Equal(t, 2, w.count(`SELECT count(DISTINCT topic_id) FROM catchment.progress`))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.duplicates`)+w.count(`SELECT count(*) FROM catchment.conflicts`))
+}
+
 // The services start in any order: Postgres, the schema and the topic are waited for.
 func TestWaitsForItsParts(t *testing.T) {
 	w := newWorld(t, 1, ledgerSchema...)

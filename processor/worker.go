@@ -336,9 +336,8 @@ func (w *worker) react(ctx context.Context, b *batch, err error) (careful bool, 
 	case errors.As(err, &own) && store.Classify(err) == store.Poison:
 		w.refused(b, err)
 		return true, nil
-	case errors.Is(err, errTooSlow) || store.Classify(err) == store.Transient:
-		w.size = max(1, len(b.items)/2)
 	}
+	w.size = max(1, len(b.items)/2) // what made it fail may not meet a smaller one: time, locks
 	w.fail(err)
 	return false, nil
 }

@@ -156,11 +156,12 @@ func (s *Store) Claim(ctx context.Context, p Partition, logStart int64, owner uu
 	return pos, nil
 }
 
-// evict ends the sessions for which ours waits. Without the right to do so the old owner's idle timeout must pass.
+// evict ends the processors' sessions for which ours waits; a migration that locks the table is left alone. Without the right to do so the old owner's idle timeout must pass.
 func (s *Store) evict(ctx context.Context, pid int32) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	_, _ = s.pool.Exec(ctx, `SELECT pg_terminate_backend(b) FROM unnest(pg_blocking_pids($1)) AS b`, pid)
+	_, _ = s.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+		WHERE pid = ANY(pg_blocking_pids($1)) AND application_name = current_setting('application_name')`, pid)
 }
 
 // Progress reads a partition's position and owner, after any transaction on it has ended.
