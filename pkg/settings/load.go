@@ -201,3 +201,25 @@ func flatten(err error) []error {
 func Schema() map[string]any {
 	return config.Schema(reflect.TypeFor[File](), "https://catchment.dev/schemas/config.schema.json", "catchment.yaml")
 }
+
+// referenceHead has ~ for backquotes.
+const referenceHead = `# catchment.yaml
+
+One file for all programs; each resolves only the sections that it needs, so the ingress needs no database URL. Made from the
+types of pkg/settings; ~schemas/config.schema.json~ holds the same for editors
+(~# yaml-language-server: $schema=schemas/config.schema.json~).
+
+- ~${VAR}~ in a text takes the environment's value, ~$$~ is a dollar sign.
+- A secret that begins with ~file:~ is read from that file. Relative paths start at the folder of catchment.yaml.
+- ~CATCHMENT_KAFKA__BROKERS=a:9092,b:9092~ overrides ~kafka.brokers~: two underscores go one level down, a dash becomes an underscore.
+- A duration is ~5s~, ~10m~ or ~7d~; a size is ~64MiB~, ~25MB~ or a number of bytes.
+- A secret may be written as its text alone: ~secrets: ["${STRIPE_WEBHOOK_SECRET}"]~.
+- An unknown key, a wrong type or an empty secret stops the start; all errors are told at once, with file, line and column.
+  ~catchment config check~ tells them without a start.
+
+`
+
+// Reference returns docs/config.md: every key of catchment.yaml.
+func Reference() string {
+	return strings.ReplaceAll(referenceHead, "~", "`") + config.Reference(reflect.TypeFor[File]())
+}

@@ -11,19 +11,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write schemas/config.schema.json")
+var update = flag.Bool("update", false, "write schemas/config.schema.json and docs/config.md")
 
-func TestSchemaFile(t *testing.T) {
-	const file = "../../schemas/config.schema.json"
-	want, err := json.MarshalIndent(Schema(), "", "  ")
+// TestGeneratedFiles keeps the schema for editors and the reference for people true.
+func TestGeneratedFiles(t *testing.T) {
+	schema, err := json.MarshalIndent(Schema(), "", "  ")
 	require.NoError(t, err)
-	want = append(want, '\n')
-	if *update {
-		require.NoError(t, os.WriteFile(file, want, 0o644))
+	for file, want := range map[string]string{
+		"../../schemas/config.schema.json": string(schema) + "\n",
+		"../../docs/config.md":             Reference(),
+	} {
+		if *update {
+			require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
+		}
+		got, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, want, string(got), "run make generate")
 	}
-	got, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(want), string(got), "run make generate")
 }
 
 const full = `
