@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -81,6 +83,29 @@ func TestKillNine(t *testing.T) {
 	checkPostgres(t, p, accepted, sent)
 	p.stop(t) // closes the last segments
 	checkArchive(t, p, accepted, sent)
+}
+
+// TestSecondSignal ends a drain that a half-sent request holds up.
+func TestSecondSignal(t *testing.T) {
+	p := newProcess(t)
+	p.start(t)
+	p.ready(t)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.settings(t).Ingress.Listen)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	_, err = io.WriteString(conn, "POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+	require.NoError(t, err)
+
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	require.Eventually(t, func() bool { return strings.Contains(p.errors(), "stopping:") }, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
+	require.Eventually(t, p.gone, 10*time.Second, 10*time.Millisecond)
+	require.Equal(t, 1, p.cmd.ProcessState.ExitCode())
+	require.NoFileExists(t, filepath.Join(p.dir, devconf.Data, "postgres", "postmaster.pid"))
+
+	p.start(t)
+	p.ready(t)
+	p.stop(t)
 }
 
 // pause waits for a random time, which is what this test is about.

@@ -53,7 +53,7 @@ func (a *app) listSources(ctx context.Context) error {
 	if err != nil {
 		fmt.Fprintf(a.err, "catchment: the ingress does not answer, its counts are left out: %v\n", err)
 	}
-	var views []sourceView
+	views := []sourceView{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
 		s := cfg.Sources[name]
 		views = append(views, sourceView{

@@ -274,7 +274,7 @@ func (n *node) serve(ctx context.Context) error {
 		return err
 	}
 	ready := func() error { return run.Ready(made...) }
-	ops, err := telemetry.NewOps( //nolint:contextcheck // listening takes no time
+	ops, err := telemetry.NewOps(
 		n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, nil))
 	if err != nil {
 		return err

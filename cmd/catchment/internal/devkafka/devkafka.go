@@ -106,7 +106,7 @@ func (l *brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	case strings.HasPrefix(text, "persist ") || strings.HasPrefix(text, "compact ") || strings.HasPrefix(text, "rebuildSegments "):
 		l.fail(fmt.Errorf("embedded Kafka could not write to the disk: %s", text))
 	case strings.Contains(text, "truncating") && strings.Contains(text, "corrupt"), strings.Contains(text, "discarding"):
-		l.log.Info("embedded Kafka: cut off what a killed run had not finished writing", slog.String("detail", text))
+		l.log.Warn("embedded Kafka: cut off what a killed run had not finished writing", slog.String("detail", text))
 	default:
 		l.log.Warn("embedded Kafka", slog.String("detail", text))
 	}

@@ -31,7 +31,10 @@ func ensureData(ctx context.Context, o *Options, acc account, p programs, t targ
 		return "", fmt.Errorf("postgres data folder: %w", err)
 	}
 	if acc.reaches(ctx, p, parent) {
-		return o.Dir, initialise(ctx, o, acc, p, t, o.Dir)
+		if err := initialise(ctx, o, acc, p, t, o.Dir); err != nil {
+			return "", err
+		}
+		return filepath.EvalSymlinks(o.Dir) // by that name the server's processes are found
 	}
 	state, err := o.stateDir()
 	if err != nil {

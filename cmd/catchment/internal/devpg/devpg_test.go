@@ -181,10 +181,21 @@ func TestFetchedServer(t *testing.T) {
 		t.Logf("%s is not set: the server of this machine stands in (initdb on PATH: %v)", CacheEnv, err == nil)
 		return
 	}
+	// Without access for others, the cache is like one below /root: root's server must not run from there.
+	private := t.TempDir()
+	require.NoError(t, os.Chmod(private, 0o700))
+	found, err := filepath.Glob(filepath.Join(cache, "*.txz"))
+	require.NoError(t, err)
+	require.NotEmpty(t, found, "%s holds no server", cache)
+	for _, path := range found {
+		require.NoError(t, os.Symlink(path, filepath.Join(private, filepath.Base(path))))
+	}
 	o := testOptions(t, openDir(t))
-	o.NoPath, o.CacheDir = true, cache
-	s := start(t, o)
-	require.Equal(t, "17", s.progs.major)
-	require.Equal(t, []string{"1"}, query(t, o.URL, "SELECT '1'"))
-	require.NoError(t, s.Stop(t.Context()))
+	o.NoPath, o.CacheDir = true, private
+	for range 2 { // unpacked, then found unpacked
+		s := start(t, o)
+		require.Equal(t, "17", s.progs.major)
+		require.Equal(t, []string{"1"}, query(t, o.URL, "SELECT '1'"))
+		require.NoError(t, s.Stop(t.Context()))
+	}
 }

@@ -73,14 +73,14 @@ func postmaster(data string) int {
 }
 
 // processes lists the live server processes of a data folder: all of them work in it. Where there is no /proc, it
-// can only say whether the process pid is a Postgres.
+// can only say whether the process pid is one.
 func processes(ctx context.Context, data string, pid int) []int {
 	if runtime.GOOS != "linux" {
 		if pid == 0 {
 			return nil
 		}
 		out, err := exec.CommandContext(ctx, "ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
-		if err != nil || !strings.Contains(string(out), "postgres") {
+		if err != nil || !strings.Contains(string(out), data) {
 			return nil
 		}
 		return []int{pid}

@@ -118,26 +118,17 @@ func fetch(ctx context.Context, o *Options, acc account, v embeddedpostgres.Post
 	if err != nil {
 		return programs{}, fmt.Errorf("folder for a fetched Postgres: %w", err)
 	}
-	homes := []string{cache}
+	home := cache
 	if acc.drop { // the cache is often below root's own folder, where the account may not go
-		state, err := o.stateDir()
-		if err != nil {
+		if home, err = o.stateDir(); err != nil {
 			return programs{}, err
 		}
-		homes = append(homes, state)
 	}
-	name := fmt.Sprintf("postgres-%s-%s-%s", v, runtime.GOOS, runtime.GOARCH)
-	var runErr error
-	for _, home := range homes {
-		p, err := unpacked(ctx, o, v, cache, filepath.Join(home, name))
-		if err != nil {
-			return programs{}, err
-		}
-		if runErr = acc.runs(ctx, p); runErr == nil {
-			return p, nil
-		}
+	p, err := unpacked(ctx, o, v, cache, filepath.Join(home, fmt.Sprintf("postgres-%s-%s-%s", v, runtime.GOOS, runtime.GOARCH)))
+	if err != nil {
+		return programs{}, err
 	}
-	return programs{}, runErr
+	return p, acc.runs(ctx, p)
 }
 
 // unpacked makes sure that dest holds the programs. What is not in the cache is fetched by the library.
@@ -186,7 +177,7 @@ func unpack(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersion,
 	}
 	doing := "unpacking Postgres " + string(v)
 	if len(cached) == 0 {
-		doing = fmt.Sprintf("no Postgres on this machine: fetching Postgres %s, about 15 MB, once (kept in %s)", v, cache)
+		doing = fmt.Sprintf("no fitting Postgres on this machine: fetching version %s, about 15 MB, once (kept in %s)", v, cache)
 	}
 	stop := ticking(o.Progress, doing)
 	defer stop()
