@@ -1,5 +1,7 @@
 package event
 
+//go:generate go test . -run TestGolden -update
+
 import (
 	"errors"
 	"fmt"

@@ -2,6 +2,8 @@
 // place of every value, so that whoever finds a value wrong can say where it stands. It never opens a connection.
 package settings
 
+//go:generate go test . -run TestGeneratedFiles -update
+
 import (
 	"time"
 
