@@ -75,7 +75,7 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 	}
 	s := &Service{
 		kafka: cfg.Kafka, cfg: cfg.Archiver, options: options, store: store, key: key,
-		writer: uuid.NewString(), log: log.With("service", "archiver"), starting: "not started",
+		writer: uuid.NewString(), log: log.With(slog.String("service", "archiver")), starting: "not started",
 	}
 	s.metrics, err = newMetrics(reg, s)
 	return s, err
@@ -110,7 +110,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.session(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("consuming starts anew", "reason", err)
+			s.log.Warn("consuming starts anew", slog.Any("reason", err))
 		}
 	}
 	return nil
@@ -187,7 +187,7 @@ func (s *Service) retry(ctx context.Context, what string, try func() error) erro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		s.log.Warn("failed, trying again", "what", what, "error", err, "wait", wait.String())
+		s.log.Warn("failed, trying again", slog.String("what", what), slog.Any("error", err), slog.String("wait", wait.String()))
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait/2)):

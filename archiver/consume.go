@@ -110,7 +110,7 @@ func (c *consumer) run(parent context.Context) error {
 	c.guard.Lock()
 	all := c.take(c.parts)
 	c.guard.Unlock()
-	c.close(all)
+	c.close(all) //nolint:contextcheck // the commit outlives the context that ended the loop
 	background.Wait()
 	c.client.CloseAllowingRebalance()
 	return context.Cause(ctx)
@@ -188,13 +188,13 @@ func (c *consumer) fetchError(number int32, err error) {
 	}
 	c.guard.Unlock()
 	if time.Since(last) > quiet {
-		c.log.Warn("fetch failed", "partition", number, "error", err)
+		c.log.Warn("fetch failed", slog.Any("partition", number), slog.Any("error", err))
 	}
 }
 
 // revoked archives what the partitions have, so that their next owner goes on right behind it.
 func (c *consumer) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	c.close(c.forget(gone))
+	c.close(c.forget(gone)) //nolint:contextcheck // the client's context may end before the commit
 }
 
 // lost drops what the partitions have: they may be another's already, who reads the same records again.
@@ -243,7 +243,7 @@ func (c *consumer) close(parts []*partition) {
 		select {
 		case <-p.done:
 		case <-deadline:
-			c.log.Warn("drain timeout: records that are not archived stay in Kafka", "partition", p.number)
+			c.log.Warn("drain timeout: records that are not archived stay in Kafka", slog.Any("partition", p.number))
 			deadline = closed
 		}
 	}
@@ -337,7 +337,7 @@ func (c *consumer) commitLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.commits:
-			c.commit()
+			c.commit() //nolint:contextcheck // the commit has its own time
 		}
 	}
 }
@@ -364,7 +364,7 @@ func (c *consumer) commit() {
 				}
 			}
 			if err != nil {
-				c.log.Info("offsets are not committed: they are only a hint, the archive has the position", "error", err)
+				c.log.Info("offsets are not committed: they are only a hint, the archive has the position", slog.Any("error", err))
 			}
 		})
 }

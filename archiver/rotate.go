@@ -69,9 +69,9 @@ func (p *partition) locate(ctx context.Context, committed int64, b bounds) error
 	case halt != nil:
 		p.halt(halt)
 	case committed > p.tip.Next:
-		p.log.Warn("the archive ends before Kafka's committed offset: going on behind the archive's end", "next", p.tip.Next, "committed", committed)
+		p.log.Warn("the archive ends before Kafka's committed offset: going on behind the archive's end", slog.Any("next", p.tip.Next), slog.Any("committed", committed))
 	default:
-		p.log.Info("going on behind the archive's end", "next", p.tip.Next)
+		p.log.Info("going on behind the archive's end", slog.Any("next", p.tip.Next))
 	}
 	return nil
 }
@@ -264,13 +264,13 @@ func (p *partition) closeSegment(why string) error {
 func (p *partition) account(s *segment.Segment, added chain.Added, why string, took time.Duration) {
 	if added.Adopted {
 		p.c.metrics.adopted.Inc()
-		p.log.Info("adopted another archiver's segment", "first", s.First, "last", added.Tip.Next-1)
+		p.log.Info("adopted another archiver's segment", slog.Any("first", s.First), slog.Any("last", added.Tip.Next-1))
 		return
 	}
 	p.c.metrics.segments.Inc()
 	p.c.metrics.records.Add(float64(s.Count()))
 	p.c.metrics.bytes.Add(float64(len(s.Body)))
-	p.log.Info("segment archived", "key", s.Key(), "records", s.Count(), "bytes", len(s.Body), "closed_by", why, "took", took.String())
+	p.log.Info("segment archived", slog.String("key", s.Key()), slog.Any("records", s.Count()), slog.Int("bytes", len(s.Body)), slog.String("closed_by", why), slog.String("took", took.String()))
 }
 
 // passed notes what is the oldest record now, and how much memory the open segment takes.
@@ -319,7 +319,7 @@ func (p *partition) halt(reason error) {
 	p.cancel()
 	if first {
 		p.c.client.PauseFetchPartitions(map[string][]int32{p.c.kafka.Topic: {p.number}})
-		p.log.Error("partition is halted: nothing of it is archived until this is resolved", "error", reason)
+		p.log.Error("partition is halted: nothing of it is archived until this is resolved", slog.Any("error", reason))
 	}
 }
 

@@ -64,7 +64,7 @@ func (b *budget) read(r io.Reader, length, limit int64) (body []byte, held int64
 			n, err := r.Read(buf[len(buf):cap(buf)])
 			buf = buf[:len(buf)+n]
 			switch {
-			case err == io.EOF: //nolint:errorlint // io.Reader returns io.EOF itself
+			case err == io.EOF: // io.Reader returns io.EOF itself
 				if length >= 0 && int64(len(buf)) != length {
 					return nil, held, io.ErrUnexpectedEOF
 				}

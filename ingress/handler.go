@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -44,7 +45,7 @@ func (s *Service) routes() (*gin.Engine, error) {
 func (s *Service) recover(c *gin.Context) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic in a request", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.log.Error("panic in a request", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 			if !c.Writer.Written() {
 				writeProblem(c.Writer, refusals[outInternal], c.Writer.Header().Get(headerDeliveryID))
 			}
@@ -291,7 +292,7 @@ func cut(s string) string {
 func newDeliveryID() string {
 	id, err := uuid.NewV7()
 	if err != nil {
-		panic("no randomness: " + err.Error()) // crypto/rand never fails on supported systems
+		panic("no randomness: " + err.Error()) //nolint:forbidigo // crypto/rand never fails on supported systems
 	}
 	return id.String()
 }

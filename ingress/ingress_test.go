@@ -561,7 +561,6 @@ func BenchmarkAccept(b *testing.B) {
 	})
 }
 
-
 func hmacRequest(url string, body []byte, header, prefix string) *http.Request {
 	m := hmac.New(sha256.New, []byte(hmacSecret))
 	m.Write(body)

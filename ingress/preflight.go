@@ -58,7 +58,7 @@ func (g *topicGuard) run(ctx context.Context) {
 		wait := preflightEvery
 		err := g.look(ctx)
 		if err != nil && ctx.Err() == nil && time.Since(logged) >= preflightEvery {
-			g.log.Warn("the topic could not be checked", "topic", g.cfg.Topic, "error", err)
+			g.log.Warn("the topic could not be checked", slog.String("topic", g.cfg.Topic), slog.Any("error", err))
 			logged = time.Now()
 		}
 		if err != nil || g.err() != nil {
@@ -81,7 +81,7 @@ func (g *topicGuard) look(ctx context.Context) error {
 		if err := kafka.EnsureTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody); err != nil {
 			return err
 		}
-		g.log.Info("made the topic", "topic", g.cfg.Topic, "partitions", g.cfg.Partitions, "replication_factor", g.cfg.ReplicationFactor)
+		g.log.Info("made the topic", slog.String("topic", g.cfg.Topic), slog.Any("partitions", g.cfg.Partitions), slog.Any("replication_factor", g.cfg.ReplicationFactor))
 		report, err = kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody)
 	}
 	if errors.Is(err, kafka.ErrNoTopic) {
@@ -101,8 +101,8 @@ func (g *topicGuard) conclude(v *verdict) {
 	old := g.verdict.Swap(v)
 	switch {
 	case v.err != nil && (old == nil || old.err == nil || old.err.Error() != v.err.Error()):
-		g.log.Error("not taking webhooks: the topic would not keep what it acknowledges (kafka.accept waives a check by its name)", "error", v.err)
+		g.log.Error("not taking webhooks: the topic would not keep what it acknowledges (kafka.accept waives a check by its name)", slog.Any("error", v.err))
 	case v.err == nil && (old == nil || old.err != nil):
-		g.log.Info("the topic is safe", "topic", g.cfg.Topic)
+		g.log.Info("the topic is safe", slog.String("topic", g.cfg.Topic))
 	}
 }

@@ -53,7 +53,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 		kgo.ProduceRequestTimeout(10*time.Second),
 		kgo.ProducerOnDataLossDetected(func(topic string, partition int32) {
 			m.dataLoss.Inc()
-			log.Error("Kafka may have lost acknowledged records: the broker does not know what this producer wrote", "topic", topic, "partition", partition)
+			log.Error("Kafka may have lost acknowledged records: the broker does not know what this producer wrote", slog.String("topic", topic), slog.Any("partition", partition))
 			onLoss()
 		}),
 	)

@@ -313,7 +313,7 @@ func (b *batch) try(ctx context.Context, a *attempt, newest, written map[store.G
 	switch {
 	case a.err != nil:
 		b.settle(a, nil, a.err)
-		return nil
+		return nil //nolint:nilerr // the error is the attempt's outcome
 	case !wins(a, newest):
 		b.settle(a, nil, nil)
 		return nil

@@ -5,6 +5,7 @@ package chain
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"crypto/sha256"
 
 	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
 	"github.com/catchment-dev/catchment/archiver/internal/layout"

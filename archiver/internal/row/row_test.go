@@ -116,7 +116,10 @@ func TestWhatIsNoDeliveryIsKept(t *testing.T) {
 			"archive.undecodable": "true", "archive.key": "evt_1", "catchment_version": "1", "traceparent": "00-1-2-01", "tracestate": "a=b",
 		}},
 		"anything": {&kgo.Record{Key: []byte("k\xff"), Value: []byte("v"), Headers: []kgo.RecordHeader{
-			{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}, {Key: "a", Value: []byte("\xff")}, {Key: "\xff", Value: nil},
+			{Key: "a", Value: []byte("1")},
+			{Key: "a", Value: []byte("2")},
+			{Key: "a", Value: []byte("\xff")},
+			{Key: "\xff", Value: nil},
 			{Key: "archive.key", Value: []byte("not ours")},
 		}}, "", map[string]string{
 			"archive.undecodable": "true", "a": "1", "a#2": "2", "a#3": "\ufffd", "archive.base64.attributes.a#3": "/w==",
