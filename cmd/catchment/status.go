@@ -18,7 +18,7 @@ import (
 const (
 	fine      = "ok"
 	attention = "attention" // no promise is at risk, but somebody should look, or it could not be asked
-	atRisk    = "at risk"   // a promise is broken, or will be when nothing is done
+	atRisk    = "at risk"   // a promise is broken, will be when nothing is done, or nobody can say
 )
 
 // check is one line of `status`.
@@ -93,7 +93,7 @@ func serviceChecks(ctx context.Context, cfg *settings.File) []check {
 
 // storeChecks asks Postgres what is stored and what failed, and where the processor stands.
 func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Position, []check) {
-	unknown := func(err error) []check { return []check{{"Postgres", attention, err.Error()}} }
+	unknown := func(err error) []check { return []check{{"Postgres", atRisk, err.Error()}} }
 	db, err := a.database(ctx, cfg)
 	if err != nil {
 		return nil, unknown(err)
@@ -127,7 +127,7 @@ func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Po
 func kafkaChecks(ctx context.Context, cfg *settings.File, places []inspect.Position) []check {
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
-	unknown := func(err error) []check { return []check{{"Kafka", attention, err.Error()}} }
+	unknown := func(err error) []check { return []check{{"Kafka", atRisk, err.Error()}} }
 	cl, err := kafkaClient(cfg)
 	if err != nil {
 		return unknown(err)

@@ -29,3 +29,14 @@ func TestJudge(t *testing.T) {
 		})
 	}
 }
+
+// TestStatusWithoutAnybody says that nobody can say.
+func TestStatusWithoutAnybody(t *testing.T) {
+	code, stdout, _ := tool(t, "status", "--config", writeConfig(t, `
+kafka: {brokers: ["127.0.0.1:1"]}
+postgres: {url: "postgres://u:p@127.0.0.1:1/d"}
+ingress: {ops_listen: "127.0.0.1:1"}
+`))
+	require.Equal(t, 1, code)
+	require.Contains(t, stdout, "at risk")
+}

@@ -279,9 +279,10 @@ func (n *node) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stopped := ctx.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go n.watch(ctx, cancel)
+	go n.watch(ctx, stopped, cancel)
 	go n.announce(ctx, ready)
 	err = run.Group(ctx, append([]run.Service{ops}, made...)...)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -290,8 +291,9 @@ func (n *node) serve(ctx context.Context) error {
 	return err
 }
 
-// watch ends everything when the broker or the database has failed for good.
-func (n *node) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+// watch ends everything when the broker or the database has failed for good. A closed stopped means that the user
+// wants to stop, the end of ctx that the services have ended.
+func (n *node) watch(ctx context.Context, stopped <-chan struct{}, cancel context.CancelCauseFunc) {
 	var kafka, postgres <-chan error
 	if n.kafka != nil {
 		kafka = n.kafka.Failed()
@@ -301,6 +303,11 @@ func (n *node) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 	select {
 	case <-ctx.Done():
+		select {
+		case <-stopped: // both have ended: the first ends the second
+		default:
+			return
+		}
 		n.say("stopping: webhooks are refused now, what is in flight ends (Ctrl-C again: at once)")
 	case err := <-kafka:
 		cancel(err)
