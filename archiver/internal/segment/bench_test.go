@@ -23,6 +23,7 @@ func benchmarkRecords() (records []*kgo.Record, bytes int) {
 }
 
 func report(b *testing.B, raw, size int) {
+	b.Helper()
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/1e3/float64(b.N*events), "µs/event")
 	b.ReportMetric(float64(raw)/float64(size), "ratio")
 }

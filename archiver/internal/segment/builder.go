@@ -27,7 +27,7 @@ const bloomBits = 10
 type Builder struct {
 	info    Info
 	out     *bytes.Buffer
-	writer  *parquet.Writer
+	writer  *parquet.GenericWriter[any]
 	tree    tree
 	leaf    []byte
 	values  parquet.Row
@@ -44,7 +44,7 @@ func NewBuilder(p layout.Partition, first int64, writer string) *Builder {
 	return &Builder{
 		info: Info{Partition: p, First: first, Last: first - 1, LeaderEpoch: -1, Writer: writer, SchemaVersion: row.SchemaVersion},
 		out:  out,
-		writer: parquet.NewWriter(out, row.Schema(),
+		writer: parquet.NewGenericWriter[any](out, row.Schema(),
 			parquet.Compression(&zstd.Codec{}),
 			parquet.MaxRowsPerRowGroup(rowGroupRows+1),
 			parquet.BloomFilters(parquet.SplitBlockFilter(bloomBits, row.EventIDColumn)),

@@ -84,7 +84,8 @@ func TestSegmentSaysWhatItHolds(t *testing.T) {
 		offsets = append(offsets, w.Offset)
 	}
 	require.Equal(t, []int64{347, 348, 349}, offsets)
-	for range f.Rows(350) {
+	for _, err := range f.Rows(350) {
+		require.NoError(t, err)
 		require.Fail(t, "there is nothing behind the last row")
 	}
 }
