@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,6 +64,7 @@ func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
 		letters: gauges("dead_letters", "Dead letters stored.", "source"),
 		retries: gauge("processor_retries_pending", "Attempts that are still to be made."),
 	}
+	m.headroom.Set(math.Inf(1))
 	reg.MustRegister(m.events, m.operations, m.whenErrors, m.batch, m.fenced, m.unknown, m.tries, m.lag, m.oldest, m.headroom,
 		m.halted, m.letters, m.retries)
 	return m

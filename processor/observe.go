@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"log/slog"
+	"math"
 	"strconv"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 
 const (
 	observeEvery = time.Second
-	countEvery   = 15 // observations between two counts of what is stored
-	configEvery  = 60 // observations between two looks at the topic's retention
+	countEvery   = 15          // observations between two counts of what is stored
+	configEvery  = time.Minute // between two looks at the topic's retention
 )
 
 // observe keeps the gauges up to date.
@@ -20,6 +21,7 @@ func (s *Service) observe(ctx context.Context) {
 	tick := time.NewTicker(observeEvery)
 	defer tick.Stop()
 	var retention time.Duration
+	var asked time.Time
 	for n := 0; ; n++ {
 		if n%countEvery == 0 {
 			s.count(ctx)
@@ -28,12 +30,13 @@ func (s *Service) observe(ctx context.Context) {
 		ses := s.session
 		s.mu.Unlock()
 		if ses != nil {
-			if n%configEvery == 0 || retention == 0 {
-				retention = ses.retention(ctx)
+			if time.Since(asked) > configEvery {
+				retention, asked = ses.retention(ctx), time.Now()
 			}
-			oldest := ses.observe()
-			if retention > 0 {
+			if oldest := ses.observe(); retention > 0 {
 				s.metrics.headroom.Set((retention - oldest).Seconds())
+			} else {
+				s.metrics.headroom.Set(math.Inf(1))
 			}
 		}
 		select {

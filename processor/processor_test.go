@@ -143,6 +143,24 @@ func TestLostPositionHalts(t *testing.T) {
 	require.Equal(t, 1, w.count(`SELECT next_offset::int FROM catchment.progress WHERE partition = 0`))
 }
 
+// The log ends below the position, as after an unclean election that cut it: new records must not be mistaken for
+// those that were read.
+func TestCutLogHalts(t *testing.T) {
+	w := newWorld(t, 1, ledgerSchema...)
+	w.cfg.Operations = []settings.Operation{ledger("shop")}
+	w.produce(delivery("shop", "a", "x", `{}`))
+	r := w.start()
+	w.eventually(1, `SELECT count(*) FROM ledger`)
+	r.stop()
+	w.exec(`UPDATE catchment.progress SET next_offset = 3`) // there were three records once
+	r = w.start()
+	require.True(t, waitFor(func() bool { return r.metric(t, "catchment_processor_halted", "partition=0") == 1 }))
+	w.produce(delivery("shop", "b", "x", `{}`), delivery("shop", "c", "x", `{}`), delivery("shop", "d", "x", `{}`))
+	require.ErrorContains(t, r.Ready(), "partition 0 is halted")
+	require.Equal(t, 3, w.count(`SELECT next_offset::int FROM catchment.progress`))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM ledger`))
+}
+
 // A topic that was deleted and made anew is another one: its offsets begin again, and so does the position.
 func TestTopicMadeAnew(t *testing.T) {
 	w := newWorld(t, 1, ledgerSchema...)

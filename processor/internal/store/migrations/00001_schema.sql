@@ -121,7 +121,7 @@ CREATE TABLE catchment.entities (
     source     text COLLATE "C" NOT NULL DEFAULT '',
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (guard, entity)
-);
+) WITH (fillfactor = 70); -- every write replaces the row: room for that on its page
 
 -- What could not be done: an operation for an event, or a whole record (key, headers, value; no operation).
 CREATE TABLE catchment.dead_letters (
@@ -154,7 +154,7 @@ CREATE TABLE catchment.progress (
     owner        uuid NOT NULL,
     updated_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic_id, partition)
-);
+) WITH (fillfactor = 20);
 
 -- Every definition of an operation that was ever in use.
 CREATE TABLE catchment.definitions (
