@@ -56,7 +56,7 @@ type source struct {
 // config.Errors for a wrong configuration, or that of listening.
 func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
 	s := &Service{
-		cfg: cfg.Ingress, log: log.With("service", "ingress"), sources: map[string]*source{},
+		cfg: cfg.Ingress, log: log.With(slog.String("service", "ingress")), sources: map[string]*source{},
 		metrics: newMetrics(reg), now: time.Now,
 	}
 	s.budget = &budget{limit: int64(cfg.Ingress.InFlightBytes), gauge: s.metrics.inflight}
@@ -123,6 +123,14 @@ func largestBody(sources map[string]*source) int64 {
 	return n
 }
 
+func longestAck(sources map[string]*source) time.Duration {
+	var d time.Duration
+	for _, s := range sources {
+		d = max(d, s.ackTimeout)
+	}
+	return d
+}
+
 // forget empties the look-up: Kafka may have lost what it acknowledged.
 func (s *Service) forget() {
 	if s.seen != nil {
@@ -161,13 +169,14 @@ func (s *Service) Run(ctx context.Context) error {
 		Handler:           s.engine,
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
 		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.ReadTimeout + longestAck(s.sources) + 10*time.Second,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()
-	s.log.Info("taking webhooks", "address", s.Addr(), "sources", len(s.sources))
+	s.log.Info("taking webhooks", slog.String("address", s.Addr()), slog.Int("sources", len(s.sources)))
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve webhooks: %w", err)
@@ -186,10 +195,10 @@ func (s *Service) drain(ctx context.Context, srv *http.Server) error {
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		_ = srv.Close()
-		s.log.Warn("requests were still in flight at the end of drain_timeout", "drain_timeout", s.cfg.DrainTimeout.String())
+		s.log.Warn("requests were still in flight at the end of drain_timeout", slog.String("drain_timeout", s.cfg.DrainTimeout.String()))
 	}
 	if err := s.pub.flush(ctx); err != nil {
-		s.log.Warn("Kafka had not answered for every record at the end of drain_timeout; their senders got 503 and will send again", "error", err)
+		s.log.Warn("Kafka had not answered for every record at the end of drain_timeout; their senders got 503 and will send again", slog.Any("error", err))
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ func TestGolden(t *testing.T) {
 
 // write makes a golden record from a sample of the preset, as the ingress would.
 func write(t *testing.T, file string, p *provider.Provider) {
+	t.Helper()
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	s := p.Sample(rand.New(rand.NewPCG(1, 2)), provider.SampleInput{Seq: 1, Now: at})
 	in := &provider.SignInput{Secret: "whsec_Z29sZGVuIHJlY29yZHMgaGF2ZSBhIHNlY3JldA==", Method: http.MethodPost, URL: "https://hooks.example.com/webhooks/" + p.Name, Body: s.Body, Now: at, Sample: s}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/catchment-dev/catchment/pkg/config"
 )
 
 // Service is a part of a program that runs until its context ends.
@@ -30,7 +32,7 @@ const (
 	ExitUsage  = 2 // wrong flags or configuration
 )
 
-// ErrUsage marks errors that come from wrong flags or configuration: exit code 2.
+// ErrUsage marks errors that come from wrong flags or a wrong set-up, as config.Errors do: exit code 2.
 var ErrUsage = errors.New("usage")
 
 // Version is set at build time.
@@ -64,7 +66,8 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 		return ExitOK
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
-	if errors.Is(err, ErrUsage) {
+	var wrong config.Errors
+	if errors.Is(err, ErrUsage) || errors.As(err, &wrong) {
 		return ExitUsage
 	}
 	return ExitFailed

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -99,6 +100,9 @@ func (f *File) check(need []Section) (errs config.Errors) {
 		if s.MaxBody > MaxBody {
 			add(path+".max_body", "expected at most 25MB")
 		}
+		if s.Linger != nil && *s.Linger != 0 {
+			add(path+".linger", "expected 0s: a source either waits as ingress.linger says, or not at all")
+		}
 		if slices.Contains(need, NeedSources) && s.Provider != "" {
 			_, es := f.OpenSource(name)
 			errs = append(errs, es...)
@@ -107,6 +111,17 @@ func (f *File) check(need []Section) (errs config.Errors) {
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}
+	for i, text := range f.Ingress.TrustedProxies {
+		_, errAddr := netip.ParseAddr(text)
+		if _, err := netip.ParsePrefix(text); err != nil && errAddr != nil {
+			add(fmt.Sprintf("ingress.trusted_proxies[%d]", i), "expected an address or a prefix such as 10.0.0.0/8, found %q", text)
+		}
+	}
+	return append(errs, f.checkOperations()...)
+}
+
+func (f *File) checkOperations() (errs config.Errors) {
+	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
 	seen := map[string]bool{}
 	for i, op := range f.Operations {
 		path := fmt.Sprintf("operations[%d]", i)

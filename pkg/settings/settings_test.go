@@ -90,7 +90,7 @@ func TestLoad(t *testing.T) {
 func TestEveryErrorNamesItsPlace(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte(`
 kafka: {brokers: [], acept: [x]}
-ingress: {max_body: 1GB, dedup: {store: rediss}}
+ingress: {max_body: 1GB, dedup: {store: rediss}, trusted_proxies: [10.0.0.0/8, proxy]}
 sources:
   Stripe: {provider: stripe, secrets: [abc]}
   empty: {provider: stripe, secrets: []}
@@ -115,6 +115,7 @@ operations:
 		`catchment.yaml:2:22: kafka.acept: unknown key: did you mean "accept"?`,
 		"catchment.yaml:3:21: ingress.max_body: expected at most 25MB",
 		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, off, found "rediss"`,
+		`catchment.yaml:3:80: ingress.trusted_proxies[1]: expected an address or a prefix such as 10.0.0.0/8, found "proxy"`,
 		"catchment.yaml:5:11: sources.Stripe: expected a name of a-z",
 		"catchment.yaml:6:38: sources.empty.secrets: ",
 		`catchment.yaml:7:19: sources.bad.provider: unknown provider "strip": expected one of `,

@@ -1,9 +1,9 @@
-// Command catchment-ingress verifies webhooks and writes them to Kafka.
+// Command ingress runs the ingress alone. A configuration file comes in, deliveries go out to Kafka. It must never
+// do more than the package that it runs.
 package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 
 	"github.com/catchment-dev/catchment/ingress"
@@ -16,7 +16,7 @@ func main() {
 	os.Exit(run.Main("catchment-ingress", os.Args[1:], os.Stderr, func(ctx context.Context, path string) error {
 		cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedIngress, settings.NeedSources, settings.NeedTelemetry)
 		if err != nil {
-			return fmt.Errorf("%w: %w", run.ErrUsage, err)
+			return err
 		}
 		reg := telemetry.Registry()
 		s, err := ingress.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
