@@ -403,3 +403,18 @@ func TestParametersAndResults(t *testing.T) {
 	require.Equal(t, `9007199254740993|1.1|true|shopxe1é|2026-01-02T03:04:05.123456Z|true|0198c0de-0000-7000-8000-000000000000`,
 		w.text(`SELECT concat_ws('|', r->>'i', r->>'n', r->>'b', r->>'names', r->>'t', r->>'r', r->>'u') FROM (SELECT returned->0 AS r FROM catchment.results) AS q`))
 }
+
+// Without prepared statements, as behind a pooler that does not know them, everything works the same.
+func TestWithoutPreparedStatements(t *testing.T) {
+	w := newDatabase(t, append(append([]string{}, ledgerSchema...), ordersSchema...)...)
+	w.cfg.Operations = []settings.Operation{ledger("shop"), state()}
+	w.cfg.Postgres.Prepared = "off"
+	wk := w.take(w.engine(), partition(0))
+	bad := order("c", "o", 3, "x")
+	bad.Body = []byte(`{"order":"o","v":3,"status":{}`)
+	require.NoError(t, wk.write(t.Context(), log(wk.part, order("b", "o", 2, "new"), order("a", "o", 1, "old"), bad, order("a", "o", 1, "old"))))
+	require.Equal(t, "new", w.text(`SELECT status FROM orders`))
+	require.Equal(t, 3, w.count(`SELECT count(*) FROM ledger`))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.dead_letters`))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.duplicates`))
+}
