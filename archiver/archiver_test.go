@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
@@ -307,11 +308,7 @@ func TestSegmentsAreClosed(t *testing.T) {
 			r.produce(10)
 			a := r.start(nil)
 			if c.stop {
-				require.Eventually(t, func() bool {
-					a.mu.Lock()
-					defer a.mu.Unlock()
-					return a.current != nil && a.current.oldest(time.Now()) > 0
-				}, patience, 10*time.Millisecond)
+				require.Eventually(t, a.holdsRecords, patience, 10*time.Millisecond)
 				a.stop(r)
 			}
 			require.Equal(t, c.want, r.judge())
@@ -321,10 +318,8 @@ func TestSegmentsAreClosed(t *testing.T) {
 }
 
 func TestSegmentsAreCutAtMidnightUTC(t *testing.T) {
-	if kafkatest.New(t).Real {
-		return // a real broker's clock cannot be set; LogAppendTime is what the topic wants
-	}
 	r := newRig(t, 1)
+	// A broker's clock cannot be set, so that this topic takes the producer's.
 	_, err := kadm.NewClient(r.client).AlterTopicConfigs(t.Context(),
 		[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: "message.timestamp.type", Value: kadm.StringPtr("CreateTime")}}, r.topic)
 	require.NoError(t, err)
@@ -675,6 +670,49 @@ func TestWaitsForKafkaTopicAndStore(t *testing.T) {
 	r.client = r.cluster.Client(t, kgo.DefaultProduceTopic(r.topic))
 	r.produce(10)
 	r.judge()
+}
+
+func TestStopLeavesNothingRunning(t *testing.T) {
+	r := newRig(t, 2)
+	before := goleak.IgnoreCurrent()
+	for range 5 {
+		a := r.start(nil)
+		r.produce(20)
+		r.waitArchived(r.made)
+		a.stop(r)
+	}
+	r.client.Close()
+	goleak.VerifyNone(t, before)
+}
+
+func TestStopsWhileKafkaIsAway(t *testing.T) {
+	r := newRig(t, 1)
+	r.cluster = kafkatest.Breakable(t)
+	r.topic = r.cluster.Topic(t, 1)
+	r.client = r.cluster.Client(t, kgo.DefaultProduceTopic(r.topic))
+	r.cfg.Kafka = r.cluster.Config(r.topic)
+	r.cfg.Archiver.SegmentAge = time.Hour
+	a := r.start(nil)
+	r.produce(10)
+	require.Eventually(t, a.holdsRecords, patience, 10*time.Millisecond)
+	if fake := r.cluster.Fake(); fake != nil {
+		fake.Close()
+	} else {
+		for i := range r.cluster.Brokers {
+			r.cluster.Kill(i)
+		}
+	}
+	began := time.Now()
+	a.stop(r)
+	require.Less(t, time.Since(began), 30*time.Second)
+	require.EqualValues(t, 10, r.archived(), "the store was there")
+}
+
+// holdsRecords says whether there are records that are not archived.
+func (a *running) holdsRecords() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.current != nil && a.current.oldest(time.Now()) > 0
 }
 
 func TestUnsafeStoreIsRefused(t *testing.T) {

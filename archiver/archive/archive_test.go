@@ -123,6 +123,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	second := "events/date=2026-11-02/" + chainOne + "-00000000000000000110.parquet"
 	third := "events/date=2026-11-03/" + chainOne + "-00000000000000000120.parquet"
 	change := func(t *testing.T, path string, f func([]byte) []byte) {
+		t.Helper()
 		body, err := os.ReadFile(path)
 		require.NoError(t, err)
 		require.NoError(t, os.Remove(path))
@@ -130,36 +131,47 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 	for name, damage := range map[string]func(t *testing.T, root string){
 		"a byte is changed": func(t *testing.T, root string) {
+			t.Helper()
 			change(t, filepath.Join(root, second), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 		},
 		"a segment is cut off": func(t *testing.T, root string) {
+			t.Helper()
 			change(t, filepath.Join(root, second), func(b []byte) []byte { return b[:len(b)-1] })
 		},
-		"a segment is gone": func(t *testing.T, root string) { require.NoError(t, os.Remove(filepath.Join(root, second))) },
+		"a segment is gone": func(t *testing.T, root string) {
+			t.Helper()
+			require.NoError(t, os.Remove(filepath.Join(root, second)))
+		},
 		"a checkpoint is gone": func(t *testing.T, root string) {
+			t.Helper()
 			require.NoError(t, os.Remove(filepath.Join(root, "checkpoints", chainOne, "00000000000000000110")))
 		},
 		"the chain's head is gone": func(t *testing.T, root string) {
+			t.Helper()
 			require.NoError(t, os.Remove(filepath.Join(root, "checkpoints", chainOne, "00000000000000000100")))
 			require.NoError(t, os.Remove(filepath.Join(root, "events/date=2026-11-01", chainOne+"-00000000000000000100.parquet")))
 		},
 		"two segments are swapped": func(t *testing.T, root string) {
+			t.Helper()
 			a, b := filepath.Join(root, second), filepath.Join(root, third)
 			require.NoError(t, os.Rename(a, a+".x"))
 			require.NoError(t, os.Rename(b, a))
 			require.NoError(t, os.Rename(a+".x", b))
 		},
 		"a checkpoint is altered": func(t *testing.T, root string) {
+			t.Helper()
 			change(t, filepath.Join(root, "checkpoints", chainOne, "00000000000000000110"), func(b []byte) []byte {
 				return []byte(strings.Replace(string(b), "epoch 0", "epoch 1", 1))
 			})
 		},
 		"a segment stands twice": func(t *testing.T, root string) {
+			t.Helper()
 			body, err := os.ReadFile(filepath.Join(root, second))
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(root, strings.Replace(second, "11-02", "11-03", 1)), body, 0o600))
 		},
 		"something else lies there": func(t *testing.T, root string) {
+			t.Helper()
 			require.NoError(t, os.WriteFile(filepath.Join(root, "events", "x.parquet"), nil, 0o600))
 		},
 	} {

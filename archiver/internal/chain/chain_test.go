@@ -119,19 +119,24 @@ func TestAnothersSegmentIsAdopted(t *testing.T) {
 func TestConflicts(t *testing.T) {
 	for name, put := range map[string]func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error{
 		"other records": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
+			t.Helper()
 			return c.Store.Create(t.Context(), own.Key(), segmentOf(t, tip, 0, 3, "other").Body)
 		},
 		"no segment": func(t *testing.T, c *Chain, _ Tip, own *segment.Segment) error {
+			t.Helper()
 			return c.Store.Create(t.Context(), own.Key(), []byte("PAR1 or not"))
 		},
 		"half a segment": func(t *testing.T, c *Chain, _ Tip, own *segment.Segment) error {
+			t.Helper()
 			return c.Store.Create(t.Context(), own.Key(), own.Body[:len(own.Body)/2])
 		},
 		"a segment of another chain": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
+			t.Helper()
 			tip.Segment = "another"
 			return c.Store.Create(t.Context(), own.Key(), segmentOf(t, tip, 0, 3, "").Body)
 		},
 		"a checkpoint of another segment": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
+			t.Helper()
 			elsewhere := newChain(t)
 			_, err := elsewhere.Add(t.Context(), tip, segmentOf(t, tip, 0, 3, ""))
 			require.NoError(t, err)

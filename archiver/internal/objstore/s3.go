@@ -64,6 +64,7 @@ func openS3(ctx context.Context, u *url.URL) (Store, error) {
 	return &s3Store{
 		client: s3.NewFromConfig(cfg, func(o *s3.Options) {
 			o.UsePathStyle = pathStyle
+			o.DisableLogOutputChecksumValidationSkipped = true // a part of an object has no checksum
 			if endpoint != "" {
 				o.BaseEndpoint = &endpoint
 			}

@@ -17,8 +17,15 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 )
 
-// Run tests the store that open returns. Each call of open must give another handle on the same, at first empty, store.
-func Run(t *testing.T, open func(t *testing.T) objstore.Store) {
+// Run tests the store at a URL, which must be empty at first. It opens several handles on it.
+func Run(t *testing.T, url string) {
+	t.Helper()
+	open := func(t *testing.T) objstore.Store {
+		t.Helper()
+		s, err := objstore.Open(t.Context(), url)
+		require.NoError(t, err)
+		return s
+	}
 	t.Run("a created object is read, sized and never replaced", func(t *testing.T) { createOnce(t, open(t)) })
 	t.Run("of many that create one key at once, one succeeds", func(t *testing.T) { race(t, open) })
 	t.Run("keys are listed in byte order", func(t *testing.T) { list(t, open(t)) })
@@ -35,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Store) {
 }
 
 func createOnce(t *testing.T, s objstore.Store) {
+	t.Helper()
 	ctx := t.Context()
 	const key = "once/date=2026-11-01/a-b.parquet"
 	_, err := s.Size(ctx, key)
@@ -61,6 +69,7 @@ func createOnce(t *testing.T, s objstore.Store) {
 }
 
 func race(t *testing.T, open func(t *testing.T) objstore.Store) {
+	t.Helper()
 	const rounds, racers = 10, 8
 	stores := make([]objstore.Store, racers)
 	for i := range stores {
@@ -94,6 +103,7 @@ func race(t *testing.T, open func(t *testing.T) objstore.Store) {
 }
 
 func list(t *testing.T, s objstore.Store) {
+	t.Helper()
 	require.Empty(t, collect(t, s.List(t.Context(), "list/", "")))
 	for _, key := range []string{"list/b/2", "list/b/1", "list/a-b/1", "list/a/1", "list/b/10", "listed"} {
 		require.NoError(t, s.Create(t.Context(), key, []byte(key)))
@@ -110,6 +120,7 @@ func list(t *testing.T, s objstore.Store) {
 }
 
 func ranges(t *testing.T, s objstore.Store) {
+	t.Helper()
 	require.NoError(t, s.Create(t.Context(), "ranges", []byte("0123456789")))
 	for _, c := range []struct {
 		offset, length int64
