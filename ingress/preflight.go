@@ -82,7 +82,9 @@ func (g *topicGuard) look(ctx context.Context) error {
 			return err
 		}
 		g.log.Info("made the topic", slog.String("topic", g.cfg.Topic), slog.Any("partitions", g.cfg.Partitions), slog.Any("replication_factor", g.cfg.ReplicationFactor))
-		report, err = kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody)
+		if report, err = kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody); err != nil {
+			return err // not every broker has heard of it yet
+		}
 	}
 	if errors.Is(err, kafka.ErrNoTopic) {
 		g.conclude(&verdict{err: err})

@@ -66,7 +66,7 @@ func Parse(path string, data []byte, need ...Section) (*File, error) {
 	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("folder of %s: %w", path, err)
 	}
-	errs = append(errs, f.check(need)...)
+	errs = append(errs, f.check(need, errs)...)
 	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
 	if err := errs.Err(); err != nil {
 		return nil, err
@@ -90,7 +90,8 @@ func (f *File) Abs(path string) string {
 // Names go into URLs, metric labels and file names.
 var reName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-func (f *File) check(need []Section) (errs config.Errors) {
+// check looks for what the types cannot say; known is what the decoder has found already.
+func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
 	for _, name := range slices.Sorted(maps.Keys(f.Sources)) {
 		s, path := f.Sources[name], "sources."+name
@@ -103,7 +104,8 @@ func (f *File) check(need []Section) (errs config.Errors) {
 		if s.Linger != nil && *s.Linger != 0 {
 			add(path+".linger", "expected 0s: a source either waits as ingress.linger says, or not at all")
 		}
-		if slices.Contains(need, NeedSources) && s.Provider != "" {
+		told := slices.ContainsFunc(known, func(e config.Error) bool { return strings.HasPrefix(e.Path, path+".") })
+		if slices.Contains(need, NeedSources) && !told {
 			_, es := f.OpenSource(name)
 			errs = append(errs, es...)
 		}

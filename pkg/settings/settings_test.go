@@ -87,6 +87,11 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, 3*time.Second, f.Sources["github"].AckTimeout)
 }
 
+func TestNothingIsToldTwice(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte("sources: {a: {provider: stripe, secrets: [\"\"]}}\n"), NeedSources)
+	require.EqualError(t, err, "catchment.yaml:1:43: sources.a.secrets[0].value: expected a secret, found an empty text")
+}
+
 func TestEveryErrorNamesItsPlace(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte(`
 kafka: {brokers: [], acept: [x]}
