@@ -71,9 +71,9 @@ verify: generate ## fail when a generated file is not what its source gives
 	@git diff --exit-code --stat || { echo "verify: commit the files above"; exit 1; }
 
 standalone: ## build each module without the workspace, as an image build or a user of one module does
-	@for module in $(MODULES); do \
-	  echo "standalone $${module##*/}"; cd $$module; GOWORK=off go build ./...; GOWORK=off go mod tidy -diff; \
-	done
+	@status=0; for module in $(MODULES); do \
+	  echo "standalone $${module##*/}"; cd $$module; GOWORK=off go build ./... && GOWORK=off go mod tidy -diff || status=1; \
+	done; exit $$status
 
 tidy: ## tidy all modules
 	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy); done; go work sync

@@ -100,6 +100,7 @@ stop_s3() {
 case $cmd in
   start)
     [ ! -f "$dir/env" ] || die "$dir is in use: parts.sh stop $dir"
+    trap '[ $? = 0 ] || mv "$dir/env" "$dir/env.incomplete"' EXIT
     : >"$dir/env"
     [ $# -gt 0 ] || set -- postgres s3 kafka
     for part in "$@"; do
@@ -114,7 +115,7 @@ case $cmd in
     failed=
     for part in kafka postgres s3; do "stop_$part" || failed+=" $part"; done
     [ -z "$failed" ] || die "not stopped:$failed (see $dir)"
-    rm -rf "$dir/env" "$dir/kafka" "$dir/postgres" "$dir/postgres.log" "$dir/s3"
+    rm -rf "$dir/env" "$dir/env.incomplete" "$dir/kafka" "$dir/postgres" "$dir/postgres.log" "$dir/s3"
     rmdir "$dir" 2>/dev/null || true ;;
   *) die "no command '$cmd'" ;;
 esac

@@ -123,7 +123,8 @@ func TestCostIsLimited(t *testing.T) {
 	p := compile(t, list+".all(a, "+list+".all(b, "+list+".all(c, "+list+".all(d, a + b + c + d > 0))))")
 	start := time.Now()
 	_, err := p.EvalBool(input("", ""))
-	require.ErrorContains(t, err, "limit")
+	require.Error(t, err)
+	require.Regexp(t, "cost limit|deadline", err.Error(), "on a slow machine the time is up before the cost is")
 	require.Less(t, time.Since(start), 5*time.Second)
 }
 
