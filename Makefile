@@ -76,7 +76,7 @@ standalone: ## build each module without the workspace, as an image build or a u
 	done; exit $$status
 
 tidy: ## tidy all modules
-	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy); done; go work sync
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go mod tidy); done
 
 clean: ## remove what was built
 	rm -rf bin $(PARTS)
