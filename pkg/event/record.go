@@ -104,30 +104,34 @@ func Decode(r *kgo.Record) (*Delivery, error) {
 
 // decode also returns the headers that are not part of the format.
 func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
-	d = &Delivery{Body: r.Value}
-	seen := make(map[string]bool, 20)
+	d = &Delivery{Body: r.Value, Headers: make([]Header, 0, len(r.Headers))}
+	var seen uint32
 	for i := range r.Headers {
 		k, v := r.Headers[i].Key, string(r.Headers[i].Value)
 		if name, ok := strings.CutPrefix(k, prefixHTTP); ok {
 			d.Headers = append(d.Headers, Header{name, v})
 			continue
 		}
-		if seen[k] {
+		bit := bitOf(k)
+		if bit == 0 { // may be there any number of times: it is not ours
+			rest = append(rest, r.Headers[i])
+			continue
+		}
+		if seen&bit != 0 {
 			return nil, nil, fmt.Errorf("%w: header %s is there twice", ErrNotADelivery, k)
 		}
-		known, err := d.set(k, v)
-		if err != nil {
+		if err := d.set(k, v); err != nil {
 			return nil, nil, fmt.Errorf("%w: header %s: %w", ErrNotADelivery, k, err)
 		}
-		seen[k] = known // an unknown header may be there any number of times: it is not ours
-		if !known {
-			rest = append(rest, r.Headers[i])
-		}
+		seen |= bit
 	}
-	for _, k := range [...]string{headerSpecVersion, headerID, headerSource, headerType, headerVersion, headerDeliveryID, headerReceivedAt} {
-		if !seen[k] {
+	for i, k := range known[:required] {
+		if seen&(1<<i) == 0 {
 			return nil, nil, fmt.Errorf("%w: header %s is missing", ErrNotADelivery, k)
 		}
+	}
+	if len(d.Headers) == 0 {
+		d.Headers = nil
 	}
 	if string(r.Key) != d.ID {
 		return nil, nil, fmt.Errorf("%w: the key is not the value of header %s", ErrNotADelivery, headerID)
@@ -138,8 +142,27 @@ func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 	return d, rest, nil
 }
 
-// set takes one header and says whether it is part of the format.
-func (d *Delivery) set(k, v string) (known bool, err error) {
+// known are the headers of the format, the first of them required.
+var known = [...]string{
+	headerSpecVersion, headerID, headerSource, headerType, headerVersion, headerDeliveryID, headerReceivedAt,
+	headerTime, headerContentType, headerTraceParent, headerTraceState, headerProvider, headerSecretID,
+	headerRemoteAddr, headerMethod, headerPath, headerQuery, headerSignedURL, headerVerdict,
+}
+
+const required = 7
+
+// bitOf numbers the headers of the format; 0: not one of them.
+func bitOf(k string) uint32 {
+	for i, h := range known {
+		if h == k {
+			return 1 << i
+		}
+	}
+	return 0
+}
+
+// set takes one header of the format.
+func (d *Delivery) set(k, v string) (err error) {
 	switch k {
 	case headerSpecVersion:
 		if v != specVersion {
@@ -190,10 +213,8 @@ func (d *Delivery) set(k, v string) (known bool, err error) {
 		d.SignedURL = v
 	case headerVerdict:
 		d.Verdict = Verdict(v)
-	default:
-		return false, nil
 	}
-	return true, err
+	return err
 }
 
 func notEmpty(v string) error {

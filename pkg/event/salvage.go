@@ -15,21 +15,20 @@ func Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 		return d, rest, nil
 	}
 	d = &Delivery{Body: r.Value}
-	seen := make(map[string]bool, len(r.Headers))
+	var seen uint32
 	for _, h := range r.Headers {
 		k, v := h.Key, string(h.Value)
 		if name, ok := strings.CutPrefix(k, prefixHTTP); ok {
 			d.Headers = append(d.Headers, Header{name, v})
 			continue
 		}
-		before := *d
-		known, bad := d.set(k, v)
-		if !known || bad != nil || seen[k] || k == headerSpecVersion || k == headerVersion {
+		before, bit := *d, bitOf(k)
+		if bit == 0 || seen&bit != 0 || k == headerSpecVersion || k == headerVersion || d.set(k, v) != nil {
 			*d = before
 			rest = append(rest, h)
 			continue
 		}
-		seen[k] = true
+		seen |= bit
 	}
 	if d.Verdict.Has(FlagNoType) {
 		d.Type = ""
