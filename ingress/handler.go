@@ -70,7 +70,7 @@ type request struct {
 func (s *Service) receive(c *gin.Context) {
 	r := &request{Context: c, started: s.now(), id: newDeliveryID()}
 	c.Header(headerDeliveryID, r.id)
-	src, ok := s.sources[c.Param("source")]
+	src, ok := s.sources[sourceName(c)]
 	if !ok {
 		s.refuse(r, outUnknown, "unknown source")
 		return
@@ -100,6 +100,16 @@ func (s *Service) receive(c *gin.Context) {
 	}
 	r.body, r.received = body, s.now()
 	handedOver = s.accept(r, release)
+}
+
+// sourceName is the path's second element. Requests with a method that the router does not know have no parameter.
+func sourceName(c *gin.Context) string {
+	if name := c.Param("source"); name != "" {
+		return name
+	}
+	rest, _ := strings.CutPrefix(c.Request.URL.Path, "/webhooks/")
+	name, _, _ := strings.Cut(rest, "/")
+	return name
 }
 
 // accept handles a request that has been read. It returns true once the producer has taken over the body: then

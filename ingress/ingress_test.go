@@ -134,6 +134,7 @@ func TestEveryRefusal(t *testing.T) {
 		"no source":          {post(h.url+"/webhooks/", nil, good.Body), 404, "unknown-source"},
 		"other path":         {post(h.url+"/", nil, good.Body), 404, "unknown-source"},
 		"wrong method":       {edit(at(0), func(r *http.Request) { r.Method = http.MethodPut }), 405, "method-not-allowed"},
+		"unknown method":     {edit(at(0), func(r *http.Request) { r.Method = "FOO" }), 405, "method-not-allowed"},
 		"get":                {must(http.NewRequest(http.MethodGet, h.url+"/webhooks/stripe", nil)), 405, "method-not-allowed"},
 		"too large":          {post(h.url+"/webhooks/stripe", nil, big), 413, "too-large"},
 		"too large, chunked": {edit(post(h.url+"/webhooks/stripe", nil, nil), func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(big)), -1 }), 413, "too-large"},

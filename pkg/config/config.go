@@ -3,12 +3,14 @@
 // tags say everything, and it never prints a secret.
 //
 // Tags: yaml (key), default (text, read as if it stood in the file), doc (one line), enum (comma-separated),
-// required:"true", scalar:"any" (numbers and booleans are taken as text, for expressions).
+// min, required:"true", scalar:"any" (numbers and booleans are taken as text, for expressions).
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,20 +136,31 @@ func Parse(file string, data []byte, dst any, o Options) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("folder of %s: %w", file, err)
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(data, &root); err != nil {
-		return nil, Errors{syntaxError(file, err)}
+	var root, second yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		return nil, Errors{syntaxError(file, data, err)}
+	}
+	if err := dec.Decode(&second); err == nil {
+		return nil, Errors{{Pos: Pos{file, second.Line, 1}, Msg: "expected one YAML document, found another after ---"}}
+	} else if !errors.Is(err, io.EOF) {
+		return nil, Errors{syntaxError(file, data, err)}
 	}
 	d := &decoder{Options: o, file: file, dir: dir, index: &Index{file: file, at: map[string]Pos{}}}
 	d.document(&root, dst)
 	return d.index, d.errs.Err()
 }
 
-func syntaxError(file string, err error) Error {
+func syntaxError(file string, data []byte, err error) Error {
 	e := Error{Pos: Pos{File: file}, Msg: "not YAML: " + err.Error()}
 	var le *yaml.LoadError
 	if errors.As(err, &le) {
 		e.Line, e.Col, e.Msg = le.Mark.Line, max(le.Mark.Column, 1), "not YAML: "+le.Message
+		if lines := bytes.Split(data, []byte("\n")); e.Line > 0 && e.Line <= len(lines) {
+			if line := lines[e.Line-1]; bytes.ContainsRune(line[:len(line)-len(bytes.TrimLeft(line, " \t"))], '\t') {
+				e.Msg = "not YAML: expected spaces at the line's begin, found a tab"
+			}
+		}
 	}
 	return e
 }

@@ -15,8 +15,8 @@ type inner struct {
 	Listen string        `yaml:"listen" default:":80" doc:"address"`
 	Wait   time.Duration `yaml:"wait" default:"5s"`
 	Mode   string        `yaml:"mode" default:"a" enum:"a,b"`
-	Max    Size          `yaml:"max" default:"1MiB"`
-	Count  int           `yaml:"count"`
+	Max    Size          `yaml:"max" default:"1MiB" min:"1kB"`
+	Count  int           `yaml:"count" min:"1"`
 	On     bool          `yaml:"on"`
 	Names  []string      `yaml:"names" enum:"x,y,z"`
 }
@@ -111,8 +111,8 @@ gamma: 1
 	require.Equal(t, `c.yaml:2:3: alpha.lisen: unknown key: did you mean "listen"? (expected one of listen, wait, mode, max, count, on, names)
 c.yaml:3:9: alpha.wait: expected a duration such as 5s, 10m or 7d, found "5"
 c.yaml:4:9: alpha.mode: expected one of a, b, found "c"
-c.yaml:5:8: alpha.max: expected a size such as 64MiB or 25MB, found "lots"
-c.yaml:6:10: alpha.count: expected a whole number, found "many"
+c.yaml:5:8: alpha.max: expected a size such as 64MiB or 25MB, at least 1kB, found "lots"
+c.yaml:6:10: alpha.count: expected a whole number, at least 1, found "many"
 c.yaml:7:7: alpha.on: expected true or false, found "yes"
 c.yaml:8:14: alpha.names[1]: expected one of x, y, z, found "w"
 c.yaml:9:11: alpha.listen: expected a text, found the number 80: put it in quotes
@@ -137,9 +137,18 @@ func TestOnlyNeededSectionsAreResolved(t *testing.T) {
 	require.EqualError(t, err, "c.yaml:1:1: beta.value: this key is missing: expected a secret (a text, ${VARIABLE} or file:PATH)")
 }
 
+func TestTooSmall(t *testing.T) {
+	_, _, err := parse(t, "alpha: {count: 0, max: 10B}\n", "alpha")
+	require.EqualError(t, err, "c.yaml:1:16: alpha.count: expected a whole number, at least 1, found \"0\"\nc.yaml:1:24: alpha.max: expected a size such as 64MiB or 25MB, at least 1kB, found \"10B\"")
+}
+
 func TestSyntaxErrorHasItsPlace(t *testing.T) {
 	_, _, err := parse(t, "alpha:\n\tlisten: x\n")
-	require.ErrorContains(t, err, "c.yaml:2:1: not YAML: ")
+	require.EqualError(t, err, "c.yaml:2:1: not YAML: expected spaces at the line's begin, found a tab")
+	_, _, err = parse(t, "alpha: [\n")
+	require.ErrorContains(t, err, "c.yaml:2:1: not YAML: did not find expected")
+	_, _, err = parse(t, "alpha: {}\n---\nbeta: {}\n")
+	require.ErrorContains(t, err, "expected one YAML document, found another after ---")
 }
 
 func TestSecretFilesAndEnvironment(t *testing.T) {
@@ -163,7 +172,7 @@ func TestSecretFilesAndEnvironment(t *testing.T) {
 		EnvPrefix: "APP",
 		Environ:   func() []string { return []string{"APP_ALPHA__COUNT=four", "APP_ALPHA__COUNTS=4"} },
 	})
-	require.ErrorContains(t, err, "APP_ALPHA__COUNT: alpha.count: expected a whole number, found \"four\"")
+	require.ErrorContains(t, err, "APP_ALPHA__COUNT: alpha.count: expected a whole number, at least 1, found \"four\"")
 	require.ErrorContains(t, err, "APP_ALPHA__COUNTS: this environment variable names no key")
 	require.ErrorContains(t, err, "c.yaml:1:15: beta.value: expected a readable file with the secret")
 }

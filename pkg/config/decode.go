@@ -265,6 +265,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, f field) {
 			e.value = &yaml.Node{Kind: yaml.MappingNode, Line: e.key.Line, Column: e.key.Column}
 		}
 		d.value(e.value, el, join(path, k), f.element())
+		if deref(e.value).Kind == yaml.MappingNode {
+			d.index.at[join(path, k)] = d.pos(e.key) // its name is what stands there
+		}
 		v.SetMapIndex(reflect.ValueOf(k), el)
 	}
 }
@@ -330,7 +333,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field) {
 	if !d.resolve && strings.Contains(n.Value, "${") && v.Kind() != reflect.String {
 		return // its variable is not ours to know
 	}
-	if err := setScalar(v, text); err != nil || !f.allows(text) {
+	if err := setScalar(v, text); err != nil || !f.allows(text) || f.tooSmall(v) {
 		found := fmt.Sprintf("%q", text)
 		if isText && n.Value != text {
 			found = "the value of " + n.Value // never show what a variable holds: it may be a secret

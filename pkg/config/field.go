@@ -17,6 +17,7 @@ type field struct {
 	lenient  bool // scalar:"any"
 	defText  string
 	hasDef   bool
+	least    string // min
 }
 
 func (f field) def() (string, bool) { return f.defText, f.hasDef }
@@ -24,6 +25,15 @@ func (f field) def() (string, bool) { return f.defText, f.hasDef }
 // element is the field as seen by one element of its list or map.
 func (f field) element() field {
 	return field{doc: f.doc, enum: f.enum, lenient: f.lenient}
+}
+
+// tooSmall compares a number with the tag min.
+func (f field) tooSmall(v reflect.Value) bool {
+	if f.least == "" || !v.CanInt() {
+		return false
+	}
+	least := reflect.New(v.Type()).Elem()
+	return setScalar(least, f.least) == nil && v.Int() < least.Int()
 }
 
 // asDefault reads the tag's text as it is: it is ours, and needs no quotes.
@@ -52,7 +62,7 @@ func fields(t reflect.Type) iter.Seq[field] {
 				key: key, doc: sf.Tag.Get("doc"), index: sf.Index,
 				required: sf.Tag.Get("required") == "true",
 				lenient:  sf.Tag.Get("scalar") == "any",
-				defText:  def, hasDef: hasDef,
+				defText:  def, hasDef: hasDef, least: sf.Tag.Get("min"),
 			}
 			if e := sf.Tag.Get("enum"); e != "" {
 				f.enum = strings.Split(e, ",")
@@ -83,9 +93,9 @@ func expectation(t reflect.Type, f field) string {
 	case typeSecret:
 		return "a secret (a text, ${VARIABLE} or file:PATH)"
 	case typeSize:
-		return "a size such as 64MiB or 25MB"
+		return "a size such as 64MiB or 25MB" + f.atLeast()
 	case typeDuration:
-		return "a duration such as 5s, 10m or 7d"
+		return "a duration such as 5s, 10m or 7d" + f.atLeast()
 	case typeTime:
 		return "a time such as 2026-12-31T00:00:00Z"
 	case typeStrings:
@@ -97,11 +107,18 @@ func expectation(t reflect.Type, f field) string {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Int, reflect.Int32, reflect.Int64:
-		return "a whole number"
+		return "a whole number" + f.atLeast()
 	case reflect.Slice:
 		return "a list"
 	case reflect.Map, reflect.Struct:
 		return "a mapping (key: value)"
 	}
 	return "a text"
+}
+
+func (f field) atLeast() string {
+	if f.least == "" {
+		return ""
+	}
+	return ", at least " + f.least
 }

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/catchment-dev/catchment/pkg/config"
@@ -104,12 +107,12 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 		if s.Linger != nil && *s.Linger != 0 {
 			add(path+".linger", "expected 0s: a source either waits as ingress.linger says, or not at all")
 		}
-		told := slices.ContainsFunc(known, func(e config.Error) bool { return strings.HasPrefix(e.Path, path+".") })
-		if slices.Contains(need, NeedSources) && !told {
+		if slices.Contains(need, NeedSources) && s.Provider != "" {
 			_, es := f.OpenSource(name)
-			errs = append(errs, es...)
+			errs = append(errs, slices.DeleteFunc(es, func(e config.Error) bool { return told(known, e) })...)
 		}
 	}
+	errs = append(errs, f.checkAddresses(need)...)
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}
@@ -120,6 +123,46 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 		}
 	}
 	return append(errs, f.checkOperations()...)
+}
+
+// told says whether an error about the same value, or about one in it, is known.
+func told(known config.Errors, e config.Error) bool {
+	return slices.ContainsFunc(known, func(k config.Error) bool {
+		return k.Path == e.Path || strings.HasPrefix(k.Path, e.Path+".") || strings.HasPrefix(k.Path, e.Path+"[")
+	})
+}
+
+// checkAddresses looks at what is dialled or listened on, in the sections whose variables are resolved.
+func (f *File) checkAddresses(need []Section) (errs config.Errors) {
+	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
+	address := func(section Section, path, text string, lowest int) {
+		if !slices.Contains(need, section) || text == "" {
+			return
+		}
+		_, port, err := net.SplitHostPort(text)
+		if n, errPort := strconv.Atoi(port); err != nil || errPort != nil || n < lowest || n > 65535 {
+			add(path, "expected host:port, found %q", text)
+		}
+	}
+	for i, b := range f.Kafka.Brokers {
+		address(NeedKafka, fmt.Sprintf("kafka.brokers[%d]", i), b, 1)
+	}
+	address(NeedIngress, "ingress.listen", f.Ingress.Listen, 0)
+	address(NeedIngress, "ingress.ops_listen", f.Ingress.OpsListen, 0)
+	address(NeedProcessor, "processor.ops_listen", f.Processor.OpsListen, 0)
+	address(NeedArchiver, "archiver.ops_listen", f.Archiver.OpsListen, 0)
+	if u, err := url.Parse(f.Archive.URL); slices.Contains(need, NeedArchive) && f.Archive.URL != "" && (err != nil || u.Scheme != "file" && u.Scheme != "s3") {
+		add("archive.url", "expected file:///path or s3://bucket, found %q", f.Archive.URL)
+	}
+	for path, text := range map[string]string{"postgres.url": f.Postgres.URL.Reveal(), "postgres.migrate_url": f.Postgres.MigrateURL.Reveal()} {
+		if !slices.Contains(need, NeedPostgres) || text == "" || !strings.Contains(text, "://") {
+			continue // key=value settings are checked when they are used
+		}
+		if u, err := url.Parse(text); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			add(path, "expected a URL such as postgres://user:password@host:5432/database; a %% in a password is written %%25")
+		}
+	}
+	return errs
 }
 
 func (f *File) checkOperations() (errs config.Errors) {
@@ -168,15 +211,16 @@ func (f *File) OpenSource(name string) (*provider.Source, config.Errors) {
 		}
 		cfg.Secrets = append(cfg.Secrets, provider.Secret{ID: spec.ID, Text: text, NotBefore: spec.NotBefore, NotAfter: spec.NotAfter})
 	}
-	if len(errs) > 0 {
-		return nil, errs
-	}
+	unread := len(errs) > 0
 	src, err := provider.New(cfg)
 	for _, e := range flatten(err) {
 		key := ""
 		var ce *provider.ConfigError
 		if errors.As(e, &ce) {
 			key, e = "."+ce.Key, ce.Err
+		}
+		if unread && key == ".secrets" {
+			continue // there would be some, could they be read
 		}
 		errs = append(errs, f.Errorf(path+key, "%v", e))
 	}

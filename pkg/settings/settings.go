@@ -32,10 +32,10 @@ type Kafka struct {
 	Brokers           []string      `yaml:"brokers" required:"true" doc:"host:port of some brokers"`
 	Topic             string        `yaml:"topic" default:"catchment.events" doc:"the topic of all deliveries"`
 	CreateTopic       bool          `yaml:"create_topic" default:"true" doc:"create the topic when it does not exist"`
-	Partitions        int           `yaml:"partitions" default:"12" doc:"partitions of a created topic"`
-	ReplicationFactor int           `yaml:"replication_factor" default:"3" doc:"replicas of a created topic"`
-	MinInsyncReplicas int           `yaml:"min_insync_replicas" default:"2" doc:"min.insync.replicas of a created topic"`
-	Retention         time.Duration `yaml:"retention" default:"7d" doc:"retention of a created topic; the longest outage that loses nothing"`
+	Partitions        int           `yaml:"partitions" default:"12" min:"1" doc:"partitions of a created topic"`
+	ReplicationFactor int           `yaml:"replication_factor" default:"3" min:"1" doc:"replicas of a created topic"`
+	MinInsyncReplicas int           `yaml:"min_insync_replicas" default:"2" min:"1" doc:"min.insync.replicas of a created topic"`
+	Retention         time.Duration `yaml:"retention" default:"7d" min:"1m" doc:"retention of a created topic; the longest outage that loses nothing"`
 	Accept            []string      `yaml:"accept" enum:"replication-factor,min-insync-replicas,unclean-leader-election,cleanup-policy,timestamp-type,retention,max-message-bytes" doc:"preflight checks that are waived: the promises that rest on them are then not kept"`
 	TLS               *TLS          `yaml:"tls" doc:"TLS to the brokers"`
 	SASL              *SASL         `yaml:"sasl" doc:"authentication to the brokers"`
@@ -63,7 +63,7 @@ type Postgres struct {
 	MigrateURL   config.Secret `yaml:"migrate_url" doc:"connection URL for migrations, straight to the database; empty: url"`
 	PasswordFile string        `yaml:"password_file" doc:"file with the password, read at each connect"`
 	Prepared     string        `yaml:"prepared" default:"auto" enum:"auto,on,off" doc:"prepared statements; off behind an old PgBouncer"`
-	MaxConns     int           `yaml:"max_conns" default:"10" doc:"connections of each service at most"`
+	MaxConns     int           `yaml:"max_conns" default:"10" min:"2" doc:"connections of each service at most"`
 	Embedded     bool          `yaml:"embedded" doc:"catchment up runs a Postgres of its own"`
 }
 
@@ -77,11 +77,11 @@ type Archive struct {
 type Ingress struct {
 	Listen            string        `yaml:"listen" default:":8080" doc:"address of the webhook endpoints"`
 	OpsListen         string        `yaml:"ops_listen" default:"127.0.0.1:9090" doc:"address of /livez, /readyz and /metrics"`
-	MaxBody           config.Size   `yaml:"max_body" default:"1MiB" doc:"largest body that a source may send, unless it says otherwise"`
-	InFlightBytes     config.Size   `yaml:"in_flight_bytes" default:"64MiB" doc:"bytes of bodies held at once; over it 503"`
+	MaxBody           config.Size   `yaml:"max_body" default:"1MiB" min:"1kB" doc:"largest body that a source may send, unless it says otherwise"`
+	InFlightBytes     config.Size   `yaml:"in_flight_bytes" default:"64MiB" min:"64KiB" doc:"bytes of bodies held at once; over it 503"`
 	Linger            time.Duration `yaml:"linger" default:"5ms" doc:"how long a record waits for company"`
-	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" default:"5s" doc:"time to send the headers"`
-	ReadTimeout       time.Duration `yaml:"read_timeout" default:"15s" doc:"time to send the whole request"`
+	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" default:"5s" min:"10ms" doc:"time to send the headers"`
+	ReadTimeout       time.Duration `yaml:"read_timeout" default:"15s" min:"10ms" doc:"time to send the whole request"`
 	IdleTimeout       time.Duration `yaml:"idle_timeout" default:"75s" doc:"how long an idle connection is kept"`
 	DrainDelay        time.Duration `yaml:"drain_delay" default:"0s" doc:"how long to go on serving after a stop signal, until load balancers know"`
 	DrainTimeout      time.Duration `yaml:"drain_timeout" default:"15s" doc:"time for requests in flight to end"`
@@ -92,17 +92,17 @@ type Ingress struct {
 // Dedup configures the look-up of acknowledged events.
 type Dedup struct {
 	Store   string        `yaml:"store" default:"memory" enum:"memory,off" doc:"where acknowledged events are remembered"`
-	TTL     time.Duration `yaml:"ttl" default:"10m" doc:"how long"`
-	Entries int           `yaml:"entries" default:"200000" doc:"how many at most"`
+	TTL     time.Duration `yaml:"ttl" default:"10m" min:"1s" doc:"how long"`
+	Entries int           `yaml:"entries" default:"200000" min:"2" doc:"how many at most"`
 }
 
 // Processor configures the service that runs operations.
 type Processor struct {
 	OpsListen string        `yaml:"ops_listen" default:"127.0.0.1:9091" doc:"address of /livez, /readyz and /metrics"`
 	Group     string        `yaml:"group" default:"catchment-processor" doc:"consumer group"`
-	Batch     int           `yaml:"batch" default:"1000" doc:"records in one transaction at most"`
+	Batch     int           `yaml:"batch" default:"1000" min:"1" doc:"records in one transaction at most"`
 	Migrate   bool          `yaml:"migrate" default:"true" doc:"apply migrations at start"`
-	TxTimeout time.Duration `yaml:"tx_timeout" default:"30s" doc:"time for one batch's transaction"`
+	TxTimeout time.Duration `yaml:"tx_timeout" default:"30s" min:"1s" doc:"time for one batch's transaction"`
 	Session   time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
 }
 
@@ -110,9 +110,9 @@ type Processor struct {
 type Archiver struct {
 	OpsListen    string        `yaml:"ops_listen" default:"127.0.0.1:9093" doc:"address of /livez, /readyz and /metrics"`
 	Group        string        `yaml:"group" default:"catchment-archiver" doc:"consumer group"`
-	SegmentBytes config.Size   `yaml:"segment_bytes" default:"64MiB" doc:"size of bodies and headers after which a segment is closed"`
-	SegmentAge   time.Duration `yaml:"segment_age" default:"5m" doc:"age after which a segment is closed, by the wall clock"`
-	BufferBytes  config.Size   `yaml:"buffer_bytes" default:"256MiB" doc:"bytes of open segments held at once; over it fetching pauses"`
+	SegmentBytes config.Size   `yaml:"segment_bytes" default:"64MiB" min:"1kB" doc:"size of bodies and headers after which a segment is closed"`
+	SegmentAge   time.Duration `yaml:"segment_age" default:"5m" min:"100ms" doc:"age after which a segment is closed, by the wall clock"`
+	BufferBytes  config.Size   `yaml:"buffer_bytes" default:"256MiB" min:"1MiB" doc:"bytes of open segments held at once; over it fetching pauses"`
 	DrainTimeout time.Duration `yaml:"drain_timeout" default:"30s" doc:"time to close open segments at a stop"`
 	Session      time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
 }
@@ -173,7 +173,7 @@ type On struct {
 
 // Retry is a backoff.
 type Retry struct {
-	MaxAttempts int           `yaml:"max_attempts" default:"10" doc:"attempts before the event is a dead letter"`
+	MaxAttempts int           `yaml:"max_attempts" default:"10" min:"1" doc:"attempts before the event is a dead letter"`
 	Initial     time.Duration `yaml:"initial" default:"1s" doc:"first delay; it doubles, with jitter"`
 	Max         time.Duration `yaml:"max" default:"1h" doc:"longest delay"`
 }

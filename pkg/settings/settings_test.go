@@ -87,6 +87,21 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, 3*time.Second, f.Sources["github"].AckTimeout)
 }
 
+func TestAddresses(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte(`
+kafka: {brokers: [a, "b:0", "c:9092"]}
+postgres: {url: "postgrs://u:canary@h/d"}
+archive: {url: "ftp://x"}
+ingress: {listen: "127.0.0.1", ops_listen: "127.0.0.1:http"}
+`), Everything...)
+	require.EqualError(t, err, `catchment.yaml:2:19: kafka.brokers[0]: expected host:port, found "a"
+catchment.yaml:2:22: kafka.brokers[1]: expected host:port, found "b:0"
+catchment.yaml:3:17: postgres.url: expected a URL such as postgres://user:password@host:5432/database; a % in a password is written %25
+catchment.yaml:4:16: archive.url: expected file:///path or s3://bucket, found "ftp://x"
+catchment.yaml:5:19: ingress.listen: expected host:port, found "127.0.0.1"
+catchment.yaml:5:44: ingress.ops_listen: expected host:port, found "127.0.0.1:http"`)
+}
+
 func TestNothingIsToldTwice(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte("sources: {a: {provider: stripe, secrets: [\"\"]}}\n"), NeedSources)
 	require.EqualError(t, err, "catchment.yaml:1:43: sources.a.secrets[0].value: expected a secret, found an empty text")
@@ -121,7 +136,7 @@ operations:
 		"catchment.yaml:3:21: ingress.max_body: expected at most 25MB",
 		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, off, found "rediss"`,
 		`catchment.yaml:3:80: ingress.trusted_proxies[1]: expected an address or a prefix such as 10.0.0.0/8, found "proxy"`,
-		"catchment.yaml:5:11: sources.Stripe: expected a name of a-z",
+		"catchment.yaml:5:3: sources.Stripe: expected a name of a-z",
 		"catchment.yaml:6:38: sources.empty.secrets: ",
 		`catchment.yaml:7:19: sources.bad.provider: unknown provider "strip": expected one of `,
 		"catchment.yaml:11:33: sources.partner.hmac.signed: ",

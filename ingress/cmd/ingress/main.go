@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/catchment-dev/catchment/ingress"
@@ -16,7 +17,7 @@ func main() {
 	os.Exit(run.Main("catchment-ingress", os.Args[1:], os.Stderr, func(ctx context.Context, path string) error {
 		cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedIngress, settings.NeedSources, settings.NeedTelemetry)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		reg := telemetry.Registry()
 		s, err := ingress.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
