@@ -180,3 +180,93 @@ func TestExpressions(t *testing.T) {
 		require.Equal(t, c.idUnsigned, v.IDUnsigned, name)
 	}
 }
+
+func TestNames(t *testing.T) {
+	const form, multipart = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
+	for name, c := range map[string]struct {
+		expr, media, body string
+		want              string
+		status            int
+	}{
+		"string":             {expr: "body.id", body: `{"id":" \u00e9 "}`, want: " é "},
+		"beyond int64":       {expr: "body.id", body: `{"id":12345678901234567890}`, want: "12345678901234567890"},
+		"and the next":       {expr: "body.id", body: `{"id":12345678901234567891}`, want: "12345678901234567891"},
+		"1.50":               {expr: "body.id", body: `{"id":1.50}`, want: "1.50"},
+		"1.5":                {expr: "body.id", body: `{"id":1.5}`, want: "1.5"},
+		"exponent":           {expr: "body.id", body: `{"id":1e3}`, want: "1e3"},
+		"minus zero":         {expr: "body.id", body: `{"id":-0}`, want: "-0"},
+		"deep":               {expr: `body.a["b.c"].?d`, body: `{"a":{"b":{"c":{"d":1}},"b.c":{"d":1.0}}}`, want: "1.0"},
+		"null":               {expr: "body.id", body: `{"id":null}`},
+		"bool":               {expr: "body.id", body: `{"id":true}`},
+		"object":             {expr: "body.id", body: `{"id":{"a":1}}`},
+		"list":               {expr: "body.id", body: `{"id":[1]}`},
+		"empty":              {expr: "body.id", body: `{"id":""}`},
+		"white space":        {expr: "body.id", body: `{"id":"  "}`},
+		"not there":          {expr: "body.id", body: `{}`},
+		"no JSON":            {expr: "body.id", body: `{"id":1`},
+		"twice":              {expr: "body.id", body: `{"id":1,"id":2}`, status: 400},
+		"unpaired surrogate": {expr: "body.id", body: `{"id":"\ud800"}`, status: 400},
+
+		"form":               {expr: "body.id", media: form, body: `id=1`},
+		"JSON said a form":   {expr: "body.id", media: form, body: `{"id":1}`},
+		"payload":            {expr: "body.payload.id", media: form, body: `payload={"id":12345678901234567891}`, want: "12345678901234567891"},
+		"payload, twice":     {expr: "body.payload.id", media: form, body: `payload={"id":1,"ID":2}`, status: 400},
+		"payload, no JSON":   {expr: "body.payload", media: form, body: `payload=x`},
+		"two payloads":       {expr: "body.payload.id", media: form, body: `payload={"id":1}&payload={"id":2}`},
+		"multipart payload":  {expr: "body.payload.id", media: multipart, body: "--b\r\nContent-Disposition: form-data; name=payload\r\n\r\n{\"id\":7}\r\n--b--", want: "7"},
+		"broken media type":  {expr: "body.id", media: "application/x-www-form-urlencoded; x", body: `{"id":1.0}`, want: "1.0"},
+		"JSON said plain":    {expr: "body.id", media: "text/plain", body: `{"id":1.0}`, want: "1.0"},
+		"text of expression": {expr: `"a" + body.id`, body: `{"id":"1"}`, want: "a1"},
+		"int":                {expr: "body.ids[0]", body: `{"ids":[9223372036854775807]}`, want: "9223372036854775807"},
+		"uint":               {expr: "uint(body.ids[0])", body: `{"ids":[7]}`, want: "7"},
+		"optional":           {expr: "body.?ids[?0]", body: `{"ids":["x"]}`, want: "x"},
+		"optional none":      {expr: "body.?ids[?0]", body: `{"ids":[]}`},
+		"double":             {expr: "body.ids[0]", body: `{"ids":[12345678901234567890]}`},
+		"bool of expression": {expr: "body.ids[0]", body: `{"ids":[true]}`},
+		"list of expression": {expr: "[body.id]", body: `{"id":1}`},
+		"map of expression":  {expr: `{"id": body.id}`, body: `{"id":1}`},
+		"null of expression": {expr: "body.ids[0]", body: `{"ids":[null]}`},
+		"empty expression":   {expr: "body.id.trim()", body: `{"id":" "}`},
+		"bytes, time":        {expr: "true ? dyn(raw) : dyn(received_at)", body: `{}`},
+	} {
+		h := &provider.HMAC{Header: "X-Sig"}
+		src, err := provider.New(provider.Config{
+			Provider: "hmac", HMAC: h, EventID: c.expr, EventType: c.expr, Secrets: []provider.Secret{{Text: "s"}},
+		})
+		require.NoError(t, err, name)
+		header, err := src.Provider().Sign(&provider.SignInput{Secret: "s", Body: []byte(c.body), HMAC: h})
+		require.NoError(t, err, name)
+		header.Set("Content-Type", c.media)
+		v, err := src.Receive(&provider.Request{Method: "POST", Header: header, Body: []byte(c.body)})
+		if c.status != 0 {
+			var refusal *provider.Refusal
+			require.ErrorAs(t, err, &refusal, name)
+			require.Equal(t, c.status, refusal.Status, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		require.Equal(t, c.want, v.ID, name)
+		if strings.TrimSpace(v.Type) != "" || c.want != "" {
+			require.Equal(t, c.want, v.Type, name)
+		}
+	}
+}
+
+// TestNumericIDs holds the presets that read the ID from the body to the same rule.
+func TestNumericIDs(t *testing.T) {
+	for preset, member := range map[string]string{"stripe": "id", "slack": "event_id"} {
+		src, err := provider.New(provider.Config{Provider: preset, Secrets: []provider.Secret{{Text: "s"}}})
+		require.NoError(t, err)
+		for token, want := range map[string]string{
+			`12345678901234567890`: "12345678901234567890", `12345678901234567891`: "12345678901234567891", `1.50`: "1.50",
+			`true`: "", `null`: "", `[1]`: "", `{"a":1}`: "", `"  "`: "",
+		} {
+			body, now := []byte(`{"`+member+`":`+token+`}`), time.Unix(1795435200, 0)
+			header, err := src.Provider().Sign(&provider.SignInput{Secret: "s", Now: now, Body: body})
+			require.NoError(t, err)
+			v, err := src.Receive(&provider.Request{Method: "POST", Header: header, Body: body, Now: now})
+			require.NoError(t, err)
+			require.Equal(t, want, v.ID, preset+" "+token)
+		}
+	}
+}

@@ -37,13 +37,27 @@ func newFields(paths ...string) *fields {
 	return f
 }
 
-func (f *fields) add(path []string) {
+// add gives the path's place in the values; a path that is there has its own already.
+func (f *fields) add(path []string) int {
 	m := &f.root
 	for _, name := range path {
 		m = m.child(name)
 	}
-	m.slot = f.count
-	f.count++
+	if m.slot == noSlot {
+		m.slot = f.count
+		f.count++
+	}
+	return m.slot
+}
+
+// within is the part of the set below a member, for a body that is that member; the values keep their places.
+func (f *fields) within(name string) *fields {
+	for _, m := range f.root.inner {
+		if string(m.name) == name {
+			return &fields{root: m, count: f.count}
+		}
+	}
+	return &fields{count: f.count}
 }
 
 func (m *member) child(name string) *member {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -63,13 +64,24 @@ func TestFieldsKeepNothing(t *testing.T) {
 	require.NoError(t, f.read(body, out[:]))
 	require.Same(t, &body[6], &out[0][0], "values are not copies")
 	require.Equal(t, `{"id":"a"}`, string(body))
-	require.Zero(t, testing.AllocsPerRun(100, func() { _ = f.read(body, out[:]) }))
+	// The race detector makes pools forget at random, so the best of several measurements counts.
+	allocs := math.Inf(1)
+	for range 10 {
+		allocs = min(allocs, testing.AllocsPerRun(100, func() { _ = f.read(body, out[:]) }))
+	}
+	require.Zero(t, allocs)
 }
 
 func TestBodyPaths(t *testing.T) {
-	require.Equal(t, []string{"id"}, bodyPaths("body.id", ""))
-	require.Equal(t, []string{"a.b-c.d", "e", "id", "k"}, bodyPaths(`body.?a["b-c"].?d.orValue("") + body['e'][0].f`, `string(body.id) + body.k.trim()`))
+	require.Equal(t, [][]string{{"id"}}, bodyPaths("body.id", ""))
+	require.Equal(t, [][]string{{"a", "b-c", "d"}, {"e"}, {"id"}, {"k"}}, bodyPaths(`body.?a["b-c"].?d.orValue("") + body['e'][0].f`, `string(body.id) + body.k.trim()`))
 	require.Empty(t, bodyPaths("raw", "antibody.id"))
+	for src, want := range map[string][]string{
+		"body.id": {"id"}, " body.?a['b.c'].d\n": {"a", "b.c", "d"}, "body": nil, "id": nil, "xbody.id": nil,
+		"body.id.trim()": nil, "body.ids[0]": nil, "string(body.id)": nil, `body.id + "x"`: nil, "body.?id.orValue('')": nil,
+	} {
+		require.Equal(t, want, plainPath(src), src)
+	}
 	require.Equal(t, []string{"X-Event-Id", "Etag"}, headerNames(`headers["x-event-id"][0]`, "headers.etag[0]"))
 }
 
@@ -93,7 +105,7 @@ func TestAnyStamp(t *testing.T) {
 func TestCleanID(t *testing.T) {
 	for id, ok := range map[string]bool{
 		"": true, "evt_1": true, "ä ö.ü/😀": true, strings.Repeat("x", 512): true,
-		"a\nb": false, "a\x00": false, "\x7f": false, "\u0085": false, "\xff": false, "a\xc3": false,
+		"a\nb": false, "a\x00": false, "\x7f": false, "a\u0085": false, "\xff": false, "a\xc3": false,
 	} {
 		got, err := cleanID(id)
 		if ok {
@@ -102,6 +114,11 @@ func TestCleanID(t *testing.T) {
 		} else {
 			require.Equal(t, errIDForm, err, id)
 		}
+	}
+	for _, blank := range []string{" ", "  ", "\t\n", "\u00a0\u2003\u0085", strings.Repeat(" ", 600)} {
+		got, err := cleanID(blank)
+		require.NoError(t, err)
+		require.Empty(t, got, "%q", blank)
 	}
 	a, err := cleanID(strings.Repeat("x", 513))
 	require.NoError(t, err)

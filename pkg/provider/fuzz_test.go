@@ -10,6 +10,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,61 @@ func FuzzFields(f *testing.F) {
 		}
 		if len(v[0].text()) <= maxName && (exact["id"] != id || folded.ID != id) {
 			t.Fatalf("we read %q, others %q and %q", id, exact["id"], folded.ID)
+		}
+	})
+}
+
+// FuzzNames holds event_id to its promise: two tokens that differ in text never give one ID. Text is a string's
+// value or a number's digits.
+func FuzzNames(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"12345678901234567890", "12345678901234567891"},
+		{"1.50", "1.5"},
+		{"1e3", "1000"},
+		{"-0", "0"},
+		{`"\u0061"`, `"a"`},
+		{`"1"`, "1"},
+		{`{"a":1}`, `[1]`},
+		{"true", "null"},
+		{`"  "`, `" "`},
+		{`"\ud800"`, `"\ud801"`},
+		{"\"\xff\"", "\"\xfe\""},
+	} {
+		f.Add([]byte(seed[0]), []byte(seed[1]))
+	}
+	o := &opening{Config: Config{EventID: "body.id"}}
+	n := o.naming()
+	if len(o.errs) > 0 {
+		f.Fatal(o.errs)
+	}
+	name := func(token []byte) string {
+		var v Verified
+		err := n.apply(&Request{Body: slices.Concat([]byte(`{"id":`), token, []byte(`}`))}, &v)
+		if err != nil {
+			return ""
+		}
+		id, _ := cleanID(v.ID)
+		return id
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		id := name(a)
+		if id == "" || id != name(b) {
+			return
+		}
+		var text [2]string
+		for i, token := range [][]byte{a, b} {
+			var v json.RawMessage
+			if err := json.Unmarshal(token, &v); err != nil {
+				return // further members behind the ID
+			}
+			if text[i] = strings.TrimSpace(string(token)); v[0] == '"' {
+				if err := json.Unmarshal(v, &text[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if text[0] != text[1] {
+			t.Fatalf("%q and %q are both %q", a, b, id)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package provider
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -13,7 +14,11 @@ const maxName = 512
 
 // cleanID checks an event ID: UTF-8 without control characters. A longer one than maxName becomes id-sha256: and
 // its digest. It is the same for every retry, so nothing is lost; refusing it would make a provider retry in vain.
+// White space alone is no ID.
 func cleanID(id string) (string, error) {
+	if strings.TrimSpace(id) == "" {
+		return "", nil
+	}
 	if !cleanText(id) {
 		return "", errIDForm
 	}

@@ -1,11 +1,16 @@
 package provider
 
 import (
-	"errors"
+	"mime"
 	"net/http"
+	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 
 	"github.com/catchment-dev/catchment/pkg/expr"
 )
@@ -14,10 +19,17 @@ import (
 // headers, body, raw and source, and the names that the preset's rules have found as id, type and time.
 type naming struct {
 	source     string
-	id, typ    *expr.Program
+	id, typ    *name
 	members    *fields  // what the expressions take from the body: refused when it is there twice
 	headers    []string // what they take from the headers: likewise (canonical names)
 	idUnsigned bool
+}
+
+// name is one such expression. A plain path into the body is read as it stands there, because CEL's numbers would
+// make one name of two: 12345678901234567890 and …891 are the same double.
+type name struct {
+	program *expr.Program
+	slot    int // the path's place in the members; noSlot: no plain path
 }
 
 var exprEnv = sync.OnceValues(expr.NewEnv)
@@ -27,11 +39,26 @@ func (o *opening) naming() naming {
 	if o.EventID == "" && o.EventType == "" {
 		return n
 	}
-	n.id = o.compile("event_id", o.EventID)
-	n.typ = o.compile("event_type", o.EventType)
-	n.members = newFields(bodyPaths(o.EventID, o.EventType)...)
+	n.members = &fields{}
+	for _, path := range bodyPaths(o.EventID, o.EventType) {
+		n.members.add(path)
+	}
+	n.id = o.name("event_id", o.EventID, n.members)
+	n.typ = o.name("event_type", o.EventType, n.members)
 	n.headers = headerNames(o.EventID, o.EventType)
 	n.idUnsigned = strings.Contains(o.EventID, "headers")
+	return n
+}
+
+func (o *opening) name(key, src string, members *fields) *name {
+	p := o.compile(key, src)
+	if p == nil {
+		return nil
+	}
+	n := &name{program: p, slot: noSlot}
+	if path := plainPath(src); path != nil {
+		n.slot = members.add(path)
+	}
 	return n
 }
 
@@ -50,39 +77,82 @@ func (o *opening) compile(key, src string) *expr.Program {
 	return nil
 }
 
-// apply replaces what the preset's rules found. An expression that fails or gives no text names nothing: the
+// apply replaces what the preset's rules found. An expression that fails or gives no name names nothing: the
 // delivery then has no ID, or no type.
 func (n *naming) apply(r *Request, v *Verified) error {
 	if n.id == nil && n.typ == nil {
 		return nil
 	}
 	var space [8]value
-	if err := n.members.read(r.Body, append(space[:0], make([]value, n.members.count)...)); err != nil {
+	members := append(space[:0], make([]value, n.members.count)...)
+	exact, err := n.read(r, members)
+	if err != nil {
 		return err
 	}
 	in := &expr.Input{
 		Source: n.source, Type: v.Type, ID: v.ID, Time: v.Time, ReceivedAt: r.Now,
 		Headers: lowerNames(r.Header), ContentType: get(r.Header, "Content-Type"), Raw: r.Body,
 	}
+	text := func(e *name) string {
+		if exact && e.slot != noSlot {
+			return members[e.slot].text()
+		}
+		return evalName(e.program, in)
+	}
 	id, typ := v.ID, v.Type
 	if n.id != nil {
-		id = evalText(n.id, in)
+		id = text(n.id)
 		v.IDUnsigned = n.idUnsigned
 	}
 	if n.typ != nil {
-		typ = evalText(n.typ, in)
+		typ = text(n.typ)
 	}
 	v.ID, v.Type = id, typ
 	return nil
 }
 
-func evalText(p *expr.Program, in *expr.Input) string {
-	s, err := p.EvalText(in)
-	var failed *expr.EvalError
-	if errors.As(err, &failed) {
+// read takes the members out of the body as pkg/expr sees it; of a form, out of the JSON in its field payload, for
+// its other fields are lists. It says whether that settles plain paths: of a multipart form it does not.
+func (n *naming) read(r *Request, out []value) (exact bool, err error) {
+	media, _, err := mime.ParseMediaType(get(r.Header, "Content-Type"))
+	switch {
+	case err != nil: // no or a broken content type: JSON
+	case media == "multipart/form-data":
+		return false, nil
+	case media == "application/x-www-form-urlencoded":
+		form, err := url.ParseQuery(string(r.Body))
+		if payload := form["payload"]; err == nil && len(payload) == 1 {
+			return true, n.members.within("payload").read([]byte(payload[0]), out)
+		}
+		return true, nil
+	}
+	return true, n.members.read(r.Body, out)
+}
+
+// evalName gives a string or an integer as text. Whatever else an expression gives is no name: doubles have lost
+// digits, and two lists, maps or truth values are too easily the same.
+func evalName(p *expr.Program, in *expr.Input) string {
+	v, err := p.Eval(in)
+	if err != nil {
 		return ""
 	}
-	return s
+	return nameText(v)
+}
+
+func nameText(v ref.Val) string {
+	switch t := v.(type) {
+	case *types.Optional:
+		if t.HasValue() {
+			return nameText(t.GetValue())
+		}
+	case types.String:
+		return string(t)
+	case types.Int:
+		return strconv.FormatInt(int64(t), 10)
+	case types.Uint:
+		return strconv.FormatUint(uint64(t), 10)
+	}
+	return ""
 }
 
 func lowerNames(h http.Header) map[string][]string {
@@ -99,22 +169,37 @@ var (
 	headerName = regexp.MustCompile(`\bheaders(?:\.\??([A-Za-z_][A-Za-z0-9_]*)|\[\??["']([^"'\\]*)["']\])`)
 )
 
+// plainPath gives the steps of an expression that is nothing but a path into the body; nil for any other.
+func plainPath(src string) []string {
+	src = strings.TrimSpace(src)
+	m := bodyPath.FindStringSubmatch(src)
+	if m == nil || m[0] != src {
+		return nil
+	}
+	return pathSteps(m[1])
+}
+
 // bodyPaths finds the members of the body that expressions name, as far as they name them literally.
-func bodyPaths(exprs ...string) []string {
-	var paths []string
+func bodyPaths(exprs ...string) [][]string {
+	var paths [][]string
 	for _, m := range bodyPath.FindAllStringSubmatch(strings.Join(exprs, "\n"), -1) {
-		var steps []string
-		for _, s := range pathStep.FindAllStringSubmatch(m[1], -1) {
-			steps = append(steps, s[1]+s[2])
-		}
+		steps := pathSteps(m[1])
 		if m[2] != "" { // the last step is a function's name, as in body.id.trim()
 			steps = steps[:len(steps)-1]
 		}
 		if len(steps) > 0 {
-			paths = append(paths, strings.Join(steps, "."))
+			paths = append(paths, steps)
 		}
 	}
 	return paths
+}
+
+func pathSteps(path string) []string {
+	var steps []string
+	for _, s := range pathStep.FindAllStringSubmatch(path, -1) {
+		steps = append(steps, s[1]+s[2])
+	}
+	return steps
 }
 
 func headerNames(exprs ...string) []string {

@@ -109,7 +109,7 @@ func (s *slackScheme) identify(r *Request) (Identity, error) {
 	if err := slackEvent.read(r.Body, v[:]); err != nil {
 		return Identity{}, err
 	}
-	id := Identity{ID: v[0].str(), Type: v[1].str(), Time: v[2].unixTime()}
+	id := Identity{ID: v[0].text(), Type: v[1].str(), Time: v[2].unixTime()}
 	if id.Type == "" {
 		id.Type = v[3].str()
 	}
