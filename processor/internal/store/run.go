@@ -33,7 +33,7 @@ type Effect struct {
 	Rows     int64  // that the last statement touched
 	Returned []byte // JSON array of the rows that the last statement returned; nil: it returns none
 	Started  time.Time
-	Took     time.Duration
+	Took     time.Duration // from the previous call's result to this one's: its share of the round trip; at least 1 µs
 }
 
 // CallError is an error of the calls' own SQL.
@@ -49,7 +49,11 @@ func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 	effects := make([]Effect, len(calls))
 	b := &pgx.Batch{}
 	mark := time.Now() // end of the previous call
-	done := func(i int) { now := time.Now(); effects[i].Started, effects[i].Took, mark = mark, now.Sub(mark), now }
+	done := func(i int) {
+		now := time.Now()
+		// Results that came in one packet are read within less than the column's unit.
+		effects[i].Started, effects[i].Took, mark = mark, max(now.Sub(mark), time.Microsecond), now
+	}
 	for i, c := range calls {
 		t.setTimeout(b, c.Timeout)
 		for j, st := range c.Statements {

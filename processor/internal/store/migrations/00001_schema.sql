@@ -80,7 +80,8 @@ CREATE TABLE catchment.conflicts (
     PRIMARY KEY (source, event_id, topic_id, partition, "offset")
 );
 
--- One row an attempt of an operation for an event.
+-- One row an attempt of an operation for an event. duration: the operations of a batch share one round trip, and each gets
+-- the time from the previous one's result to its own; 0: the SQL was not run.
 CREATE TABLE catchment.results (
     source            text COLLATE "C" NOT NULL,
     event_id          text COLLATE "C" NOT NULL,
