@@ -217,7 +217,24 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 			b.plans = append(b.plans, a)
 		}
 	}
+	markOdd(b.plans)
 	slices.SortFunc(b.plans, compareAttempts)
+}
+
+// markOdd finds the attempts whose version has another shape than the first one of their entity in the log, so that it is
+// the log that decides which shape an entity without a version gets, and not where a batch ends.
+func markOdd(plans []*attempt) {
+	first := make(map[store.Guard][]byte, len(plans))
+	for _, a := range plans {
+		if !a.guarded() {
+			continue
+		}
+		if key, ok := first[a.target()]; ok {
+			a.odd = !expr.SameShape(key, a.version.Key)
+		} else {
+			first[a.target()] = a.version.Key
+		}
+	}
 }
 
 func (b *batch) matches(op *operation, it *item, in *expr.Input) bool {
@@ -274,15 +291,12 @@ func (b *batch) runAll(ctx context.Context, newest, written map[store.Guard]stor
 	var calls []store.Call
 	var called []*attempt
 	for _, a := range b.plans {
-		switch {
-		case a.err != nil:
+		if !admit(a, newest) {
 			b.settle(a, nil, a.err)
-		case !wins(a, newest):
-			b.settle(a, nil, nil)
-		default:
-			note(a, newest, written)
-			calls, called = append(calls, a.call), append(called, a)
+			continue
 		}
+		note(a, newest, written)
+		calls, called = append(calls, a.call), append(called, a)
 	}
 	if len(calls) == 0 {
 		return nil
@@ -310,12 +324,8 @@ func (b *batch) blame(ctx context.Context, err error) error {
 }
 
 func (b *batch) try(ctx context.Context, a *attempt, newest, written map[store.Guard]store.Newest) error {
-	switch {
-	case a.err != nil:
+	if !admit(a, newest) {
 		b.settle(a, nil, a.err)
-		return nil //nolint:nilerr // the error is the attempt's outcome
-	case !wins(a, newest):
-		b.settle(a, nil, nil)
 		return nil
 	}
 	effect, err := tryOne(ctx, b.tx, a)
@@ -331,7 +341,10 @@ func (b *batch) try(ctx context.Context, a *attempt, newest, written map[store.G
 
 // tryOne makes an attempt in a savepoint.
 func tryOne(ctx context.Context, tx *store.Tx, a *attempt) (store.Effect, error) {
-	return tx.Try(ctx, a.call, a.accept)
+	start := time.Now()
+	effect, err := tx.Try(ctx, a.call, a.accept)
+	a.took = time.Since(start)
+	return effect, err
 }
 
 // isOwn says whether err is the operation's own, so that the batch goes on without it.
@@ -340,9 +353,19 @@ func isOwn(err error) bool {
 	return errors.As(err, &ce) && store.Classify(err) != store.Transient
 }
 
-// wins says whether an attempt may write: its version is not older than the newest.
-func wins(a *attempt, newest map[store.Guard]store.Newest) bool {
-	return !a.guarded() || !a.newest().Less(newest[a.target()])
+// admit says whether an attempt may write: its version is not older than the newest. Where the two cannot be compared,
+// that is the attempt's error.
+func admit(a *attempt, newest map[store.Guard]store.Newest) bool {
+	if !a.guarded() {
+		return a.err == nil
+	}
+	held := newest[a.target()]
+	if len(held.Version) > 0 && !expr.SameShape(a.version.Key, held.Version) {
+		a.err = a.op.wrap("version", fmt.Errorf("%s: the version is %s, the stored one is %s",
+			a.op.version, expr.Shape(a.version.Key), expr.Shape(held.Version)))
+		return false
+	}
+	return !a.newest().Less(held)
 }
 
 func note(a *attempt, newest, written map[store.Guard]store.Newest) {
@@ -388,6 +411,7 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 	}
 	switch {
 	case err != nil:
+		s.result.Started, s.result.Took = now.Add(-a.took), a.took
 		s.fail(a, err, now)
 	case effect != nil:
 		s.result.Outcome = succeeded

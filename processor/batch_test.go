@@ -149,6 +149,65 @@ func TestNewestWins(t *testing.T) {
 	require.Equal(t, "of t3", w.text(`SELECT status FROM orders WHERE id = 'tie'`))
 }
 
+// A version of another shape than the stored one cannot be compared: it is dead, and the versions after it still count.
+func TestVersionShape(t *testing.T) {
+	intText := "the version is a string, the stored one is an int"
+	for _, tt := range []struct {
+		name, want, error string // want: the outcomes, in the order of the event IDs
+		versions          []string
+	}{
+		{"a string after ints", "succeeded dead succeeded superseded", intText, []string{`1`, `"50"`, `3`, `2`}},
+		{"the log's first sets the shape", "succeeded dead succeeded", "the version is an int, the stored one is a string", []string{`"50"`, `7`, `"51"`}},
+		{"a longer list", "succeeded dead succeeded", "is a list (int, string, int), the stored one is a list (int, string)", []string{`[1,"a"]`, `[2,"b",1]`, `[2,"b"]`}},
+		{"another type within a list", "succeeded dead succeeded", "is a list (int, int), the stored one is a list (int, string)", []string{`[1,"a\u0001"]`, `[1,2]`, `[1,"b"]`}},
+		{"one that fails sets nothing", "dead succeeded succeeded", "", []string{`"fail"`, `1`, `2`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newDatabase(t, `CREATE TABLE writes (n bigserial, guard text)`)
+			op := settings.Operation{
+				Name: "write", On: settings.On{Source: "shop"}, Entity: "body.entity", Version: "body.v",
+				SQL: config.Strings{`INSERT INTO writes (guard) SELECT @entity WHERE (CASE WHEN @version::text = 'fail' THEN @version ELSE '1' END)::int = 1`},
+			}
+			w.cfg.Operations = []settings.Operation{op}
+			eng := w.engine()
+			whole, single := w.take(eng, partition(0)), w.take(eng, partition(1))
+			versioned := func(entity string, i int) *event.Delivery {
+				return delivery("shop", fmt.Sprint(entity, i), "x", fmt.Sprintf(`{"entity":%q,"v":%s}`, entity, tt.versions[i]))
+			}
+			var ds []*event.Delivery
+			for i := range tt.versions {
+				ds = append(ds, versioned("whole", i))
+				r := log(single.part, versioned("single", i))
+				r[0].Offset = single.next
+				require.NoError(t, single.write(t.Context(), r))
+			}
+			require.NoError(t, whole.write(t.Context(), log(whole.part, ds...)))
+			outcomes := `SELECT string_agg(outcome, ' ' ORDER BY event_id) FROM catchment.results WHERE entity = $1`
+			require.Equal(t, tt.want, w.text(outcomes, "single"))
+			if !strings.Contains(tt.want, "superseded") { // a batch runs the versions in their order
+				require.Equal(t, tt.want, w.text(outcomes, "whole"))
+			}
+			require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.retries`))
+			require.Contains(t, w.text(`SELECT string_agg(error, ' ') FROM catchment.dead_letters WHERE reason = 'expression' AND event_id LIKE 'single%'`), tt.error)
+			require.Equal(t, 1, w.count(`SELECT count(DISTINCT version)::int FROM catchment.entities`), "borders of batches change nothing")
+			require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.entities n JOIN catchment.dead_letters d USING (source, event_id)`))
+		})
+	}
+}
+
+// Each operation of a pipelined batch has a share of its time.
+func TestDurations(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	w.cfg.Operations = []settings.Operation{ledger("shop")}
+	wk := w.take(w.engine(), partition(0))
+	var ds []*event.Delivery
+	for _, id := range ids("evt_", 100) {
+		ds = append(ds, delivery("shop", id, "x", `{}`))
+	}
+	require.NoError(t, wk.write(t.Context(), log(wk.part, ds...)))
+	require.Equal(t, 100, w.count(`SELECT count(*) FROM catchment.results WHERE duration > interval '0'`))
+}
+
 // A guard is shared by operations: what one has written is not undone by an older event of the other.
 func TestSharedGuard(t *testing.T) {
 	w := newDatabase(t, ordersSchema...)

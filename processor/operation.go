@@ -239,8 +239,10 @@ type attempt struct {
 	entity  *string
 	version *expr.Version
 	call    store.Call
-	err     error // an expression failed: the attempt is dead
-	place   int   // of the event in its batch
+	err     error         // an expression failed: the attempt is dead
+	place   int           // of the event in its batch
+	odd     bool          // the version has another shape than the first of its entity in the batch
+	took    time.Duration // of an attempt in a savepoint
 }
 
 func input(ev *event.Event) *expr.Input {
@@ -377,7 +379,8 @@ func (a *attempt) newest() store.Newest {
 func (a *attempt) guarded() bool { return a.err == nil && a.version != nil }
 
 // compareAttempts is the order in which a batch's attempts run: the same in every worker, so that rows are locked in
-// one order, and by version within an entity, so that each newer one is written.
+// one order, and by version within an entity, so that each newer one is written;
+// odd versions come last.
 func compareAttempts(a, b *attempt) int {
 	if a.op.rank != b.op.rank {
 		return a.op.rank - b.op.rank
@@ -386,6 +389,12 @@ func compareAttempts(a, b *attempt) int {
 		return c
 	}
 	if a.guarded() && b.guarded() {
+		if a.odd != b.odd {
+			if b.odd {
+				return -1
+			}
+			return 1
+		}
 		switch n, m := a.newest(), b.newest(); {
 		case n.Less(m):
 			return -1

@@ -73,8 +73,8 @@ func (e *engine) retry(ctx context.Context, tx *store.Tx, op *operation, due *st
 	}
 	written := map[store.Guard]store.Newest{}
 	var effect *store.Effect
-	failure := a.err
-	if failure == nil && wins(a, newest) {
+	var failure error
+	if admit(a, newest) {
 		done, err := tryOne(ctx, tx, a)
 		switch {
 		case err == nil:
@@ -85,6 +85,8 @@ func (e *engine) retry(ctx context.Context, tx *store.Tx, op *operation, due *st
 		default:
 			return err
 		}
+	} else {
+		failure = a.err
 	}
 	s := judge(a, effect, failure, e.now())
 	if s.letter != nil {

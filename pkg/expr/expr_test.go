@@ -191,6 +191,24 @@ func TestVersionOrder(t *testing.T) {
 	require.Equal(t, "7", v.Text)
 }
 
+func TestVersionShape(t *testing.T) {
+	shapes := map[string]string{
+		`1`: "an int", `[1]`: "an int", `"a"`: "a string", `""`: "a string", `time`: "a timestamp",
+		`[1, "a"]`: "a list (int, string)", `["a", "b"]`: "a list (string, string)", `[time, 1, ""]`: "a list (timestamp, int, string)",
+	}
+	for src, shape := range shapes {
+		v, err := compile(t, src).EvalVersion(input("", ""))
+		require.NoError(t, err)
+		require.Equal(t, shape, expr.Shape(v.Key), src)
+		for other, otherShape := range shapes {
+			w, err := compile(t, other).EvalVersion(input("", ""))
+			require.NoError(t, err)
+			require.Equal(t, shape == otherShape, expr.SameShape(v.Key, w.Key), "%s and %s", src, other)
+		}
+	}
+	require.Equal(t, "a value of an unknown type", expr.Shape([]byte{1, 2}))
+}
+
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{`{"a":[1,2.5,"x\u0000",{"b":null}]}`, `[[[[`, "\xff", `{"a":1e131071}`, `"\ud800"`} {
 		f.Add([]byte(s), "application/json")

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -271,6 +272,55 @@ func appendInt(key []byte, i int64) []byte {
 
 // Compare orders two versions: -1, 0 or 1.
 func (v Version) Compare(w Version) int { return slices.Compare(v.Key, w.Key) }
+
+// Shape names what a version's key is made of, such as "an int" or "a list (int, string)". Only versions of one shape say
+// which is newer. A list of one element has the shape of the element, as it has its key.
+func Shape(key []byte) string {
+	var names []string
+	for len(key) > 0 {
+		name, n := element(key)
+		names, key = append(names, name), key[n:]
+	}
+	switch {
+	case len(names) != 1:
+		return "a list (" + strings.Join(names, ", ") + ")"
+	case names[0] == nameInt:
+		return "an " + names[0]
+	}
+	return "a " + names[0]
+}
+
+// SameShape says whether two keys have one shape, without naming it.
+func SameShape(a, b []byte) bool {
+	for len(a) > 0 && len(b) > 0 {
+		s, n := element(a)
+		t, m := element(b)
+		if s != t {
+			return false
+		}
+		a, b = a[n:], b[m:]
+	}
+	return len(a) == len(b)
+}
+
+const nameInt = "int"
+
+// element gives the type of a key's first element, and the element's length in bytes.
+func element(key []byte) (string, int) {
+	name, n := "value of an unknown type", len(key)
+	switch key[0] {
+	case tagInt:
+		name, n = nameInt, 1+8
+	case tagTime:
+		name, n = "timestamp", 1+8+4
+	case tagString:
+		name = "string"
+		if end := bytes.Index(key, []byte{0, 1}); end >= 0 { // a 00 within the text is followed by FF
+			n = end + 2
+		}
+	}
+	return name, min(n, len(key))
+}
 
 // unwrap takes a value out of an optional; an empty one is null.
 func unwrap(v ref.Val) ref.Val {
