@@ -252,6 +252,9 @@ func newBar(w io.Writer, total int) *progressbar.ProgressBar {
 // summary prints what came of it.
 func summary(w io.Writer, r *sender.Report) {
 	fmt.Fprintf(w, "%d of %d distinct events accepted as %s by %s in %.1f s (%.0f requests/s)\n", r.Accepted, r.Events, r.Provider, clean(r.URL), r.Seconds, r.PerSecond)
+	if r.OneEvent {
+		fmt.Fprintln(w, "the body carries an ID of its own, which makes all requests one event")
+	}
 	line(w, "requests", r.Requests)
 	for _, status := range slices.Sorted(maps.Keys(r.Statuses)) {
 		line(w, "  "+status, r.Statuses[status])

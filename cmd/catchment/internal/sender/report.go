@@ -18,18 +18,20 @@ type Report struct {
 	Accepted    int            `json:"accepted"`     // distinct events that were answered with a 2xx
 	NotAccepted int            `json:"not_accepted"` // distinct events that were not, or not sent
 	Requests    int            `json:"requests"`
-	Refused     int            `json:"refused"`    // requests without a 2xx
-	Duplicates  int            `json:"duplicates"` // requests that were answered as duplicates
-	Statuses    map[string]int `json:"statuses"`   // requests by HTTP status, or what kept them from having one
+	Refused     int            `json:"refused"`             // requests without a 2xx
+	OneEvent    bool           `json:"one_event,omitempty"` // the body carries an ID of its own, which makes all requests one event
+	Duplicates  int            `json:"duplicates"`          // requests that were answered as duplicates
+	Statuses    map[string]int `json:"statuses"`            // requests by HTTP status, or what kept them from having one
 	Problems    map[string]int `json:"problems,omitempty"`
 
 	Latency   Latency `json:"latency_ms"`
 	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"per_second"`
 
-	took []time.Duration
-	ids  map[string]bool // what the receiver called the accepted events
-	seqs map[int]bool    // accepted events by number
+	fixed bool // the body comes from a file
+	took  []time.Duration
+	ids   map[string]bool // what the receiver called the accepted events
+	seqs  map[int]bool    // accepted events by number
 }
 
 // Latency summarises how long answers took.
@@ -45,7 +47,7 @@ const maxProblems = 10
 
 func newReport(o Options) *Report {
 	return &Report{
-		Provider: o.Provider.Name, URL: o.URL, Seed: o.Seed, Events: o.Count,
+		Provider: o.Provider.Name, URL: o.URL, Seed: o.Seed, Events: o.Count, fixed: o.Body != nil,
 		Statuses: map[string]int{}, Problems: map[string]int{}, ids: map[string]bool{}, seqs: map[int]bool{},
 	}
 }
@@ -80,6 +82,9 @@ func (r *Report) finish(took time.Duration) {
 	r.Accepted = len(r.seqs)
 	if len(r.ids) > 0 {
 		r.Accepted = min(r.Accepted, len(r.ids))
+	}
+	if r.fixed && len(r.seqs) > 1 && len(r.ids) == 1 {
+		r.OneEvent, r.Events, r.NotAccepted = true, 1, 0
 	}
 	r.Seconds = took.Seconds()
 	if r.Seconds > 0 {

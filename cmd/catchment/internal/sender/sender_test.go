@@ -166,6 +166,8 @@ func TestChosenEvents(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, report.OK())
 	require.Equal(t, 1, report.Accepted, "one ID is one event, however often it is sent")
+	require.True(t, report.OneEvent)
+	require.Equal(t, 1, report.Events)
 	require.Equal(t, string(o.Body), rc.bodies["evt_mine"])
 }
 
