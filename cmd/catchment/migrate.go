@@ -25,6 +25,9 @@ func newMigrate(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if a.output == "json" {
+					return a.answer(map[string]string{"sql": script}, nil)
+				}
 				_, err = io.WriteString(a.out, script)
 				return err
 			}

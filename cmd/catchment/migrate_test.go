@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +16,11 @@ func TestMigrateScript(t *testing.T) {
 	url := pgtest.New(t)
 	code, script, stderr := tool(t, "migrate", "--sql")
 	require.Equal(t, 0, code, stderr)
+	code, printed, stderr := tool(t, "migrate", "--sql", "--output", "json")
+	require.Equal(t, 0, code, stderr)
+	var got struct{ SQL string }
+	require.NoError(t, json.Unmarshal([]byte(printed), &got))
+	require.Equal(t, script, got.SQL)
 	conn, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
