@@ -72,15 +72,15 @@ func vacant(dir string) error {
 // unfinished begins the names of folders that are being made.
 const unfinished = ".postgres-new-"
 
-// sweep removes what killed runs have left unfinished long ago. It is no harm when it cannot.
-func sweep(parent string) {
+// sweep removes what killed runs left unfinished longer ago than age. It is no harm when it cannot.
+func sweep(parent string, age time.Duration) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && strings.HasPrefix(e.Name(), unfinished) && time.Since(info.ModTime()) > 10*time.Minute {
+		if err == nil && strings.HasPrefix(e.Name(), unfinished) && time.Since(info.ModTime()) >= age {
 			_ = os.RemoveAll(filepath.Join(parent, e.Name()))
 		}
 	}
@@ -91,7 +91,7 @@ func sweep(parent string) {
 func initialise(ctx context.Context, o *Options, acc account, p programs, t target, dir string) error {
 	stop := ticking(o.Progress, "making the Postgres data folder")
 	defer stop()
-	sweep(filepath.Dir(dir))
+	sweep(filepath.Dir(dir), 10*time.Minute) // others may be at work there
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), unfinished)
 	if err != nil {
 		return fmt.Errorf("postgres data folder: %w", err)

@@ -74,6 +74,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	sweep(filepath.Dir(o.Dir), 0) // that folder is our caller's alone
 	progs, err := findPrograms(ctx, &o, acc, dataVersion(o.Dir))
 	if err != nil {
 		return nil, err

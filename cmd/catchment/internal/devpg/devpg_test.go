@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -168,6 +169,32 @@ func TestRefusals(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
+}
+
+func TestDamagedArchive(t *testing.T) {
+	o := testOptions(t, openDir(t))
+	o.NoPath, o.CacheDir = true, t.TempDir()
+	arch := map[string]string{"arm64": "arm64v8"}[runtime.GOARCH]
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
+	name := filepath.Join(o.CacheDir, fmt.Sprintf("embedded-postgres-binaries-%s-%s-%s.txz", runtime.GOOS, arch, fetched[0]))
+	require.NoError(t, os.WriteFile(name, []byte("damaged"), 0o644))
+	_, err := Start(t.Context(), o)
+	require.ErrorContains(t, err, name)
+	require.ErrorContains(t, err, "delete it")
+}
+
+func TestStoppedBeforeTheProgramsAnswer(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := testOptions(t, openDir(t))
+	o.CacheDir = t.TempDir()
+	leftover := filepath.Join(filepath.Dir(o.Dir), unfinished+"1")
+	require.NoError(t, os.Mkdir(leftover, 0o700))
+	_, err := Start(ctx, o)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoDirExists(t, leftover)
 }
 
 // TestFetchedServer starts the server that the library unpacks, when its cache is filled beforehand.

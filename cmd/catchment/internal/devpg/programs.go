@@ -43,10 +43,16 @@ func findPrograms(ctx context.Context, o *Options, acc account, major string) (p
 	if !o.NoPath {
 		for _, dir := range installed() {
 			p, err := inspect(ctx, dir)
+			if ctx.Err() != nil {
+				return programs{}, ctx.Err()
+			}
 			if err != nil || (major != "" && p.major != major) {
 				continue
 			}
 			if n, err := strconv.Atoi(p.major); err != nil || n < oldestMajor || acc.runs(ctx, p) != nil {
+				if ctx.Err() != nil {
+					return programs{}, ctx.Err()
+				}
 				continue
 			}
 			return p, nil
@@ -137,6 +143,9 @@ func unpacked(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersio
 	if p, err := inspect(ctx, bin); err == nil {
 		return p, nil
 	}
+	if ctx.Err() != nil { // which is why they did not answer
+		return programs{}, ctx.Err()
+	}
 	if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 		return programs{}, fmt.Errorf("folder for a fetched Postgres: %w", err)
 	}
@@ -147,6 +156,17 @@ func unpacked(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersio
 	defer func() { _ = os.RemoveAll(tmp) }()
 	if err := unpack(ctx, o, v, cache, tmp); err != nil {
 		return programs{}, err
+	}
+	if _, err := inspect(ctx, filepath.Join(tmp, "server", "bin")); err != nil {
+		if ctx.Err() != nil {
+			return programs{}, ctx.Err()
+		}
+		return programs{}, damaged(cache, v, err)
+	}
+	if _, err := inspect(ctx, bin); err != nil && ctx.Err() == nil { // half unpacked by an earlier run
+		if err := os.RemoveAll(dest); err != nil {
+			return programs{}, fmt.Errorf("remove a half unpacked Postgres: %w", err)
+		}
 	}
 	if err := os.Chmod(filepath.Join(tmp, "server"), 0o755); err != nil {
 		return programs{}, fmt.Errorf("unpack Postgres %s: %w", v, err)
@@ -160,6 +180,20 @@ func unpacked(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersio
 	return inspect(ctx, bin)
 }
 
+// archives is the pattern of one version's archive in the cache.
+func archives(cache string, v embeddedpostgres.PostgresVersion) string {
+	return filepath.Join(cache, "embedded-postgres-binaries-*-"+string(v)+".txz")
+}
+
+// damaged says that the archive in the cache is no good.
+func damaged(cache string, v embeddedpostgres.PostgresVersion, err error) error {
+	name := archives(cache, v)
+	if found, globErr := filepath.Glob(name); globErr == nil && len(found) > 0 {
+		name = found[0]
+	}
+	return fmt.Errorf("%s cannot be unpacked to a Postgres that runs, it may be damaged: delete it and start again, and it is fetched anew (%w)", name, err)
+}
+
 // unpack lets the library fetch (when the cache does not hold it) and unpack the server below tmp. The library can
 // only do that on the way to a running database; its data folder is put where none can be, so that it ends there.
 func unpack(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersion, cache, tmp string) error {
@@ -171,7 +205,7 @@ func unpack(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersion,
 	if err != nil {
 		return err
 	}
-	cached, err := filepath.Glob(filepath.Join(cache, "embedded-postgres-binaries-*-"+string(v)+".txz"))
+	cached, err := filepath.Glob(archives(cache, v))
 	if err != nil {
 		return fmt.Errorf("unpack Postgres %s: %w", v, err)
 	}
@@ -187,6 +221,9 @@ func unpack(ctx context.Context, o *Options, v embeddedpostgres.PostgresVersion,
 		BinariesPath(filepath.Join(tmp, "server")).
 		DataPath(filepath.Join(blocker, "data"))).Start()
 	if _, statErr := os.Stat(filepath.Join(tmp, "server", "share")); statErr != nil {
+		if len(cached) > 0 {
+			return damaged(cache, v, err)
+		}
 		return fmt.Errorf("there is no Postgres on PATH, and fetching version %s failed: %w; install Postgres, "+
 			"or set postgres.embedded: false and postgres.url to a server of yours", v, err)
 	}

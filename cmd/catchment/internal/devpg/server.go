@@ -193,6 +193,7 @@ func (s *Server) spawn(ctx context.Context) error {
 		"-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=", // their path may be too long, and nothing needs them
 		"-c", "fsync=on", "-c", "synchronous_commit=on", "-c", "full_page_writes=on",
+		"-c", "log_min_messages=fatal", "-c", "log_min_error_statement=panic", // errors quote the values of events
 		"-c", "max_connections=100", "-c", "logging_collector=off", "-c", "log_timezone=UTC", "-c", "timezone=UTC")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
