@@ -10,6 +10,7 @@ package devkafka
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -52,6 +54,7 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 		kfake.Ports(o.Port),                       // one node: three would share these files and only look like replicas
 		kfake.ClusterID("catchment-"+rand.Text()), // of a new folder; an old one keeps its own
 		kfake.DataDir(o.Dir),
+		kfake.ListenFn(listen),
 		kfake.SyncWrites(),
 		kfake.WithLogger(&brokerLog{log: o.Log, fail: b.fail}),
 		kfake.BrokerConfigs(map[string]string{
@@ -61,6 +64,9 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 			"default.replication.factor": "1",
 		}),
 	)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d of kafka.brokers in catchment.yaml is used by another program: stop that, or change the port there (%w)", o.Port, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("embedded Kafka: %w", err)
 	}
@@ -76,6 +82,16 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	b.work.Go(func() { b.guard.run(ctx, b.fail) })
 	b.work.Go(func() { keepRetention(ctx, kadm.NewClient(client), o.Retention, o.Log) })
 	return b, nil
+}
+
+// listen waits a little for a port that an earlier run has not let go of yet.
+func listen(network, address string) (net.Listener, error) {
+	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), network, address)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return l, err
+		}
+	}
 }
 
 // Failed reports once when the broker can no longer promise that what it acknowledges is on the disk.
