@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -98,7 +100,7 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
-	unlock, err := lockFolder(dir)
+	unlock, err := lockFolder(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -113,6 +115,7 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 		if err = errors.Join(err, n.stop(context.WithoutCancel(ctx))); err == nil {
 			n.say("stopped")
 		}
+		err = diskFull(err, filepath.Join(dir, devconf.Data))
 	}()
 	err = n.startParts(ctx)
 	if ctx.Err() != nil { // stopped while starting: what failed then has failed for that
@@ -122,6 +125,15 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 		return err
 	}
 	return n.serve(ctx)
+}
+
+// diskFull adds to an error that a full disk has caused what to do about it. The broker and the database have it only
+// as text.
+func diskFull(err error, data string) error {
+	if err == nil || !strings.Contains(strings.ToLower(err.Error()), syscall.ENOSPC.Error()) {
+		return err
+	}
+	return fmt.Errorf("%w\nthe disk is full: free space for %s and start again; what was answered with 200 is kept", err, data)
 }
 
 // progress returns a function that prints a line with the time since the start.
@@ -138,6 +150,11 @@ func progress(w io.Writer) func(format string, args ...any) {
 func (n *node) configure(ctx context.Context, o upOptions) error {
 	listen, opsListen := orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
 	path := filepath.Join(n.dir, devconf.File)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // a file with addresses of others would mislead `send`
+		if err := portsFree(ctx, listen, opsListen); err != nil {
+			return err
+		}
+	}
 	created, err := devconf.Create(ctx, n.dir, listen, opsListen)
 	if err != nil {
 		return err
@@ -145,6 +162,9 @@ func (n *node) configure(ctx context.Context, o upOptions) error {
 	if created {
 		n.first = true
 		n.say("wrote %s with secrets for development", path)
+	}
+	if err := n.restoreKey(path); err != nil {
+		return err
 	}
 	if n.cfg, err = settings.Load(path, settings.Everything...); err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
@@ -156,9 +176,32 @@ func (n *node) configure(ctx context.Context, o upOptions) error {
 	if o.opsListen != "" {
 		c.Ingress.OpsListen = opsListen
 	}
+	return portsFree(ctx, c.Ingress.Listen, c.Ingress.OpsListen)
+}
+
+// restoreKey makes the checkpoint key again when the data folder was removed: an archive that begins anew may have a
+// new key. What else is wrong with the file is said when it is read for good.
+func (n *node) restoreKey(path string) error {
+	cfg, err := settings.Load(path, settings.NeedKafka)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	file, ok := strings.CutPrefix(cfg.Archive.CheckpointKey.Reveal(), "file:")
+	archive, err := url.Parse(cfg.Archive.URL)
+	if !ok || cfg.Abs(file) != devconf.KeyPath(n.dir) || err != nil || archive.Scheme != "file" {
+		return nil //nolint:nilerr // see above
+	}
+	restored, err := devconf.RestoreKey(n.dir, filepath.FromSlash(archive.Path))
+	if restored {
+		n.say("the archive is empty and its checkpoint key is gone: made a new one, %s", devconf.KeyPath(n.dir))
+	}
+	return err
+}
+
+func portsFree(ctx context.Context, listen, opsListen string) error {
 	return errors.Join(
-		portFree(ctx, c.Ingress.Listen, "choose another with --listen"),
-		portFree(ctx, c.Ingress.OpsListen, "choose another with --ops-listen"))
+		portFree(ctx, listen, "choose another with --listen"),
+		portFree(ctx, opsListen, "choose another with --ops-listen"))
 }
 
 func orElse(s, fallback string) string {
@@ -170,7 +213,11 @@ func orElse(s, fallback string) string {
 
 // portFree says clearly that an address cannot be listened on, before anything is started.
 func portFree(ctx context.Context, address, advice string) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	var l net.Listener
+	err := retry(ctx, syscall.EADDRINUSE, func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		return err
+	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program: stop that, or %s", address, advice)
 	}

@@ -111,6 +111,11 @@ func TestUp(t *testing.T) {
 		require.ErrorContains(t, err, o.listen+" is in use by another program: stop that, or choose another with --listen")
 		require.ErrorContains(t, err, "--ops-listen")
 	})
+	t.Run("a busy port at the first start leaves no file", func(t *testing.T) {
+		fresh := openDir(t)
+		require.Error(t, up(t.Context(), upOptions{dir: fresh, listen: o.listen, opsListen: freeAddress(t)}, &buffer{}, &buffer{}))
+		require.NoFileExists(t, filepath.Join(fresh, devconf.File))
+	})
 	t.Run("events go all the way", func(t *testing.T) { allTheWay(t, r) })
 
 	r.stop()
@@ -194,5 +199,51 @@ func TestUpUsesWhatIsNotEmbedded(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
 			require.ErrorContains(t, up(t.Context(), upOptions{dir: dir}, &buffer{}, &buffer{}), tc.want)
 		})
+	}
+}
+
+func TestRestoreKey(t *testing.T) {
+	dir := openDir(t)
+	data := filepath.Join(dir, devconf.Data)
+	require.NoError(t, os.Mkdir(data, 0o755))
+	_, err := devconf.Create(t.Context(), dir, freeAddress(t), freeAddress(t))
+	require.NoError(t, err)
+	require.NoError(t, os.RemoveAll(data))
+	require.NoError(t, os.Mkdir(data, 0o755))
+	var said buffer
+	n := &node{dir: dir, say: progress(&said)}
+	require.NoError(t, n.configure(t.Context(), upOptions{dir: dir}))
+	require.Contains(t, said.String(), "made a new one")
+	require.False(t, n.cfg.Archive.CheckpointKey.Empty())
+	require.True(t, devconf.TablePending(dir))
+
+	require.NoError(t, os.Remove(devconf.KeyPath(dir)))
+	require.NoError(t, os.MkdirAll(filepath.Join(data, "archive", "events"), 0o755))
+	require.ErrorContains(t, n.configure(t.Context(), upOptions{dir: dir}), "archive.checkpoint_key")
+}
+
+func TestLockWaitsForADyingProcess(t *testing.T) {
+	dir := openDir(t)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, devconf.Data), 0o755))
+	unlock, err := lockFolder(t.Context(), dir)
+	require.NoError(t, err)
+	time.AfterFunc(200*time.Millisecond, unlock)
+	again, err := lockFolder(t.Context(), dir)
+	require.NoError(t, err)
+	again()
+}
+
+func TestDiskFull(t *testing.T) {
+	require.NoError(t, diskFull(nil, "data"))
+	other := errors.New("other")
+	require.Equal(t, other, diskFull(other, "data"))
+	for _, text := range []string{"write x: no space left on device", "PANIC: could not write: No space left on device"} {
+		require.ErrorContains(t, diskFull(errors.New(text), "data"), "free space for data and start again")
+	}
+}
+
+func TestQuote(t *testing.T) {
+	for text, want := range map[string]string{"/a/b.yaml": "/a/b.yaml", "/a b": "'/a b'", "it's": `'it'\''s'`, "a&b": "'a&b'", "": "''"} {
+		require.Equal(t, want, quote(text))
 	}
 }

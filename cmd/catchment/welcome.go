@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func (n *node) welcome() string {
 	}
 	fmt.Fprintf(&b, "  %s events list%s\n", tool, flag)
 	if c.Postgres.Embedded {
-		fmt.Fprintf(&b, "  psql '%s' -c 'TABLE orders LIMIT 10'\n", c.Postgres.URL.Reveal())
+		fmt.Fprintf(&b, "  psql %s -c 'TABLE orders LIMIT 10'\n", quote(c.Postgres.URL.Reveal()))
 	}
 	if c.Kafka.Embedded {
 		fmt.Fprintf(&b, "\nThis is a single node: nothing is replicated, and what its disk loses is lost.\n")
@@ -56,7 +57,17 @@ func (n *node) command() (tool, flag string) {
 		tool = "go run ./cmd/catchment"
 	}
 	if wd, err := os.Getwd(); err != nil || wd != n.dir {
-		flag = " --config " + filepath.Join(n.dir, devconf.File)
+		flag = " --config " + quote(filepath.Join(n.dir, devconf.File))
 	}
 	return tool, flag
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// quote writes a text as one word of a shell.
+func quote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

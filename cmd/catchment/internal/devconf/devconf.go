@@ -168,6 +168,30 @@ func TableMade(dir string) error {
 	return nil
 }
 
+// KeyPath is where the checkpoint key of the generated configuration is.
+func KeyPath(dir string) string { return filepath.Join(dir, Data, keyFile) }
+
+// RestoreKey makes the checkpoint key again when it is missing and the archive folder holds nothing that it has
+// signed. The example table is due again when the database is gone, too.
+func RestoreKey(dir, archive string) (restored bool, err error) {
+	if _, err := os.Stat(KeyPath(dir)); !errors.Is(err, os.ErrNotExist) {
+		return false, nil //nolint:nilerr // whoever reads the key says what is wrong with it
+	}
+	entries, err := os.ReadDir(archive)
+	if len(entries) > 0 || (err != nil && !errors.Is(err, os.ErrNotExist)) {
+		return false, nil //nolint:nilerr // the archive's own key is missed, which the configuration's check says
+	}
+	if err := createKey(filepath.Join(dir, Data)); err != nil {
+		return false, err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, Data, "postgres")); errors.Is(err, os.ErrNotExist) {
+		if err := writeNew(filepath.Join(dir, Data, pendingFile), nil); err != nil {
+			return true, fmt.Errorf("note that the example table is missing: %w", err)
+		}
+	}
+	return true, nil
+}
+
 // createKey makes the checkpoint key, unless there is one.
 func createKey(dir string) error {
 	path := filepath.Join(dir, keyFile)
