@@ -5,7 +5,9 @@ package kafkatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -14,8 +16,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/catchment-dev/catchment/pkg/internal/parts"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -126,10 +130,14 @@ func (c *Cluster) Topic(t testing.TB, partitions int) string {
 		"max.message.bytes":              value("26214400"),
 		"unclean.leader.election.enable": value("false"),
 	}, name)
-	if err != nil {
+	// The name is new: when it exists, a try whose answer was lost has made it.
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		t.Fatalf("kafkatest: create topic: %v", err)
 	}
 	if c.Real {
+		if err := c.spread(ctx, name, partitions); err != nil {
+			t.Fatalf("kafkatest: topic %s: %v", name, err)
+		}
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
@@ -137,6 +145,56 @@ func (c *Cluster) Topic(t testing.TB, partitions int) string {
 		})
 	}
 	return name
+}
+
+// spread waits until every broker that answers knows the topic and a leader of each partition.
+func (c *Cluster) spread(ctx context.Context, name string, partitions int) error {
+	for _, address := range c.Brokers {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(address))
+		if err != nil {
+			return err
+		}
+		err = knows(ctx, cl.SeedBrokers()[0], name, partitions)
+		cl.Close()
+		if err != nil {
+			return fmt.Errorf("broker %s does not know it: %w", address, err)
+		}
+	}
+	return nil
+}
+
+func knows(ctx context.Context, b *kgo.Broker, name string, partitions int) error {
+	req := kmsg.NewPtrMetadataRequest()
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = kmsg.StringPtr(name)
+	req.Topics = append(req.Topics, topic)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		led := 0
+		resp, err := b.Request(ctx, req)
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			return nil // it is down, and learns of the topic when it is back
+		}
+		if err == nil {
+			for _, t := range resp.(*kmsg.MetadataResponse).Topics {
+				for _, p := range t.Partitions {
+					if p.ErrorCode == 0 && p.Leader >= 0 {
+						led++
+					}
+				}
+			}
+		}
+		if led == partitions {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // Client returns a client, closed when the test ends.

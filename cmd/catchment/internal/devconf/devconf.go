@@ -175,11 +175,11 @@ func KeyPath(dir string) string { return filepath.Join(dir, Data, keyFile) }
 // signed. The example table is due again when the database is gone, too.
 func RestoreKey(dir, archive string) (restored bool, err error) {
 	if _, err := os.Stat(KeyPath(dir)); !errors.Is(err, os.ErrNotExist) {
-		return false, nil //nolint:nilerr // whoever reads the key says what is wrong with it
+		return false, nil // whoever reads the key says what is wrong with it
 	}
 	entries, err := os.ReadDir(archive)
 	if len(entries) > 0 || (err != nil && !errors.Is(err, os.ErrNotExist)) {
-		return false, nil //nolint:nilerr // the archive's own key is missed, which the configuration's check says
+		return false, nil // the archive's own key is missed, which the configuration's check says
 	}
 	if err := createKey(filepath.Join(dir, Data)); err != nil {
 		return false, err

@@ -86,7 +86,9 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 
 // listen waits a little for a port that an earlier run has not let go of yet.
 func listen(network, address string) (net.Listener, error) {
-	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(3 * time.Second); ; <-tick.C {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), network, address)
 		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
 			return l, err
