@@ -88,7 +88,7 @@ port()  { echo $((BASE_PORT + $1 - 1)); }
 cport() { echo $((BASE_PORT + 50 + $1 - 1)); }
 bdir()  { echo "$DIR/b$1"; }
 all()   { seq 1 "$BROKERS"; }
-check_n() { [[ "$N" =~ ^[0-9]+$ ]] && [ "$N" -ge 1 ] && [ "$N" -le "$BROKERS" ] || die "broker number 1..$BROKERS wanted, got '$N'"; }
+check_n() { if [[ "$N" =~ ^[0-9]+$ ]] && [ "$N" -ge 1 ] && [ "$N" -le "$BROKERS" ]; then return 0; fi; die "broker number 1..$BROKERS wanted, got '$N'"; }
 
 # The pid in b N's pid file, only if it is really that broker (a pid may have been given to another program since).
 pid_of() {
