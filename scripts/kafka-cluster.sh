@@ -155,7 +155,12 @@ format() {
 launch() {
   local n=$1 d; d=$(bdir "$n")
   if pid_of "$n" >/dev/null; then return 0; fi
-  if port_open "$(port "$n")" || port_open "$(cport "$n")"; then die "port $(port "$n") or $(cport "$n") is in use"; fi
+  # A killed broker's sockets may outlive its command line by a moment.
+  local t=$((SECONDS + 30))
+  while port_open "$(port "$n")" || port_open "$(cport "$n")"; do
+    [ $SECONDS -lt $t ] || die "port $(port "$n") or $(cport "$n") is in use"
+    sleep 0.2
+  done
   [ -f "$d/log" ] && mv -f "$d/log" "$d/log.1"
   # shellcheck disable=SC2086 # JVM_OPTS is a list
   # setsid: a broker must outlive the shell that started it.
@@ -176,7 +181,15 @@ wait_up() {
 }
 
 sig() { local p; p=$(pid_of "$1") || return 1; kill -"$2" "$p"; }
-gone() { local t=$((SECONDS + $2)); while pid_of "$1" >/dev/null; do [ $SECONDS -lt $t ] || return 1; sleep 0.1; done; }
+# Gone is a process without files: a zombie has closed them, one that is exiting (no command line any more) has not.
+running() { local s; s=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) && [ -n "$s" ] && [ "$s" != Z ] && [ "$s" != X ]; }
+gone() {
+  local t=$((SECONDS + $2)) p
+  p=$(cat "$(bdir "$1")/pid" 2>/dev/null) || return 0
+  { [ -n "$p" ] && [ -d "/proc/$p" ]; } || return 0
+  case $(tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null) in '' | *"kafka.Kafka $(bdir "$1")/"*) ;; *) return 0 ;; esac
+  while running "$p"; do [ $SECONDS -lt $t ] || return 1; sleep 0.1; done
+}
 stop_wait() { local p; gone "$1" "$STOP_S" || { sig "$1" CONT; sig "$1" KILL; gone "$1" 10 || die "broker $1 does not end"; }; rm -f "$(bdir "$1")/pid"; }
 
 status() {
