@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +23,6 @@ import (
 const (
 	headerDeliveryID = "Catchment-Delivery-Id"
 	redacted         = "[redacted]"
-	prefixDigest     = "sha256:"
 )
 
 func (s *Service) routes() (*gin.Engine, error) {
@@ -115,7 +113,7 @@ func sourceName(c *gin.Context) string {
 // accept handles a request that has been read. It returns true once the producer has taken over the body: then
 // the producer calls release.
 func (s *Service) accept(r *request, release func()) bool {
-	v, err := r.src.rules.Receive(&provider.Request{
+	v, err := r.src.rules.Receive(r.Request.Context(), &provider.Request{
 		Method: r.Request.Method, Path: r.Request.URL.EscapedPath(), RawQuery: r.Request.URL.RawQuery,
 		Header: r.Request.Header, Body: r.body, Now: r.received,
 	})
@@ -135,7 +133,7 @@ func (s *Service) accept(r *request, release func()) bool {
 	r.digest = sha256.Sum256(r.body)
 	d := s.delivery(r, &v)
 	r.eventID = d.ID
-	if v.ID == "" && r.src.rejectNoID {
+	if v.IDMissing && r.src.rejectNoID {
 		s.refuse(r, outMissingID, "no event ID in the delivery")
 		return false
 	}
@@ -177,9 +175,19 @@ func (s *Service) delivery(r *request, v *provider.Verified) *event.Delivery {
 	if tp := req.Header.Get("Traceparent"); validTraceParent(tp) {
 		d.TraceParent, d.TraceState = tp, req.Header.Get("Tracestate")
 	}
-	flags := []string{event.FlagVerified}
-	if d.ID == "" {
-		d.ID = prefixDigest + hex.EncodeToString(r.digest[:])
+	var flags []string
+	switch r.src.rules.Provider().Authenticity {
+	case provider.AuthSigned:
+		flags = append(flags, event.FlagVerified)
+	case provider.AuthNone:
+		flags = append(flags, event.FlagUnverified)
+	default:
+		flags = append(flags, event.FlagVerified, event.FlagWeak)
+	}
+	if v.Parts != nil {
+		flags = append(flags, event.FlagBatch)
+	}
+	if v.IDMissing {
 		flags = append(flags, event.FlagIDDigest)
 	} else if v.IDUnsigned {
 		flags = append(flags, event.FlagIDUnsigned)

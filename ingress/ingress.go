@@ -100,7 +100,7 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
 		secret: map[string]bool{"Authorization": true, "Proxy-Authorization": true, "Cookie": true, "X-Api-Key": true},
 	}
-	for _, h := range p.SecretHeaders {
+	for _, h := range rules.SecretHeaders() {
 		src.secret[h] = true
 	}
 	if src.maxBody == 0 {

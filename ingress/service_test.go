@@ -129,9 +129,9 @@ func (h *harness) signed(source, preset, secret string, at time.Time, s provider
 	p, ok := provider.ByName(preset)
 	require.True(h.t, ok)
 	url := h.url + "/webhooks/" + source
-	header, err := p.Sign(&provider.SignInput{Secret: secret, Method: http.MethodPost, URL: url, Body: s.Body, Now: at, Sample: s})
+	signed, err := p.Sign(&provider.SignInput{Secret: secret, Method: http.MethodPost, URL: url, Body: s.Body, Now: at, Sample: s})
 	require.NoError(h.t, err)
-	return post(url, header, s.Body)
+	return post(url, signed.Header, s.Body)
 }
 
 func sampleOf(preset string, seq int) provider.Sample {

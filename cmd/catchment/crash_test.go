@@ -314,7 +314,7 @@ func (l *load) one(ctx context.Context) {
 }
 
 func (l *load) post(ctx context.Context, s provider.Sample) bool {
-	header, err := l.provider.Sign(&provider.SignInput{Secret: l.secret, Method: http.MethodPost, URL: l.url, Body: s.Body, Now: time.Now(), Sample: s})
+	signed, err := l.provider.Sign(&provider.SignInput{Secret: l.secret, Method: http.MethodPost, URL: l.url, Body: s.Body, Now: time.Now(), Sample: s})
 	if err != nil {
 		return false
 	}
@@ -322,7 +322,7 @@ func (l *load) post(ctx context.Context, s provider.Sample) bool {
 	if err != nil {
 		return false
 	}
-	req.Header = header
+	req.Header = signed.Header
 	resp, err := l.client.Do(req)
 	if err != nil {
 		return false

@@ -56,6 +56,8 @@ const (
 	FlagIDDigest   = "id-digest"   // no event ID was found: the ID is the body's digest
 	FlagIDUnsigned = "id-unsigned" // the ID stands in a header that the signature does not cover
 	FlagNoType     = "no-type"     // the delivery names no event type
+	FlagBatch      = "batch"       // the delivery may carry several events: the ID is its key
+	FlagWeak       = "weak"        // the check proves less than a signature over the whole body
 )
 
 // NewVerdict joins flags.

@@ -33,14 +33,16 @@ type record struct {
 
 // TestGolden holds the format still: what was written once must be read for ever, and written the same way.
 func TestGolden(t *testing.T) {
-	for _, p := range provider.All {
+	for _, name := range []string{"github", "hmac", "shopify", "slack", "standard-webhooks", "stripe", "svix"} {
+		p, ok := provider.ByName(name)
+		require.True(t, ok)
 		t.Run(p.Name, func(t *testing.T) {
 			file := filepath.Join(goldenDir, p.Name+".record.json")
 			if _, err := os.Stat(file); os.IsNotExist(err) && *update {
 				write(t, file, p)
 			}
 			raw, err := os.ReadFile(file)
-			require.NoError(t, err, "a new preset gets its golden record by: go test ./pkg/event -update")
+			require.NoError(t, err)
 			var g record
 			require.NoError(t, json.Unmarshal(raw, &g))
 			r := &kgo.Record{Key: []byte(g.Key), Value: g.Value}
@@ -68,15 +70,15 @@ func write(t *testing.T, file string, p *provider.Provider) {
 	if p.Name == "hmac" {
 		in.HMAC = &provider.HMAC{Header: "X-Signature", Algorithm: "sha256", Encoding: "hex", Prefix: "sha256=", Signed: "{body}"}
 	}
-	header, err := p.Sign(in)
+	signed, err := p.Sign(in)
 	require.NoError(t, err)
 	d := &event.Delivery{
 		Source: p.Name, Provider: p.Name, ID: s.ID, Type: s.Type, Time: at, ReceivedAt: at.Add(417 * time.Millisecond),
 		DeliveryID: "019ab07c-5d61-7000-8000-00000000c0de", SecretID: "k_0123456789ab", RemoteAddr: "192.0.2.7",
 		Method: in.Method, Path: "/webhooks/" + p.Name, Verdict: event.NewVerdict(event.FlagVerified),
-		ContentType: header.Get("Content-Type"), Body: s.Body,
+		ContentType: signed.Header.Get("Content-Type"), Body: signed.Body,
 	}
-	for name, values := range header {
+	for name, values := range signed.Header {
 		for _, v := range values {
 			d.Headers = append(d.Headers, event.Header{Name: strings.ToLower(name), Value: v})
 		}

@@ -3,13 +3,13 @@ package provider_test
 import (
 	"bytes"
 	"math/rand/v2"
-	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/provider/providertest"
 )
 
 // BenchmarkReceive is one request of 2 KiB through verification and naming.
@@ -17,9 +17,9 @@ func BenchmarkReceive(b *testing.B) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	for _, p := range provider.All {
 		b.Run(p.Name, func(b *testing.B) {
-			secret := p.NewSecret()
-			cfg := provider.Config{Provider: p.Name, Secrets: []provider.Secret{{Text: secret}}}
-			in := &provider.SignInput{Secret: secret, Now: now, Sample: p.Sample(rand.New(rand.NewPCG(1, 4)), provider.SampleInput{Now: now})}
+			creds := p.NewCredentials()
+			cfg := providertest.Config(p, creds)
+			in := &provider.SignInput{Secret: creds.Signer, Options: creds.Options, URL: providertest.URL, Now: now, Sample: p.Sample(rand.New(rand.NewPCG(1, 4)), provider.SampleInput{Now: now})}
 			if p.Name == "hmac" {
 				cfg.HMAC = &provider.HMAC{Header: "X-Sig", Signed: "{timestamp}.{body}", TimestampHeader: "X-Time", IDHeader: "X-Id", TypeHeader: "X-Type"}
 				in.HMAC = cfg.HMAC
@@ -29,15 +29,15 @@ func BenchmarkReceive(b *testing.B) {
 				in.Body = append(in.Body[:len(in.Body):len(in.Body)], bytes.Repeat([]byte(" "), n)...)
 			}
 			in.Body = in.Body[:max(2048, len(in.Sample.Body))]
-			h, err := p.Sign(in)
+			signed, err := p.Sign(in)
 			require.NoError(b, err)
 			src, err := provider.New(cfg)
 			require.NoError(b, err)
-			r := &provider.Request{Method: http.MethodPost, Header: h, Body: in.Body, Now: now}
-			b.SetBytes(int64(len(in.Body)))
+			r := providertest.Request(signed, now)
+			b.SetBytes(int64(len(r.Body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := src.Receive(r); err != nil {
+				if _, err := src.Receive(b.Context(), r); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -227,3 +227,13 @@ func (v value) isoTime() time.Time {
 	t, _ := rfc3339(v.str())
 	return t
 }
+
+// anyTime reads whole Unix seconds or milliseconds (told apart by size), as a number or its text, and RFC 3339; zero
+// when it is none of them.
+func (v value) anyTime() time.Time {
+	t, ok := anyStamp(v.text())
+	if !ok || t.Unix() == 0 {
+		return time.Time{}
+	}
+	return t
+}

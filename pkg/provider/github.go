@@ -1,58 +1,37 @@
 package provider
 
 import (
-	"crypto/sha256"
-	"net/http"
 	"time"
 )
 
-// GitHub
-//
-//	header     X-Hub-Signature-256: sha256=<hex>
-//	signed     body, HMAC-SHA256; the key is the text of the secret
-//	tolerance  none: no time is signed
-//	ID         X-GitHub-Delivery, the same when a delivery is sent again; not signed
-//	type       X-GitHub-Event (the body's action is not joined to it); not signed
-//	time       none that all events have
-//
-// Oddities: a hook may post forms, payload=<JSON>; the form's bytes are what is signed. X-Hub-Signature (SHA-1) is
-// ignored. GitHub waits for 10 s and sends nothing again by itself, so the ingress may wait for Kafka longer than
-// elsewhere.
+// github is the model of a preset that is data. A hook that posts forms signs the form's bytes, as anybody would.
 var github = &Provider{
 	Name:            "github",
-	Docs:            "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
 	AckTimeout:      9 * time.Second,
 	SecurityHeaders: []string{"X-Hub-Signature-256", "X-Github-Delivery", "X-Github-Event"},
 	IDUnsigned:      true,
-	newSecret:       newHexSecret,
-	open:            openGitHub,
-	sign:            signGitHub,
+	credentials:     secretOnly(newHexSecret),
+	open:            githubRules.open,
+	sign:            githubRules.sign,
 	sample:          sampleGitHub,
+	Doc: Doc{
+		Title:     "GitHub",
+		URL:       "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
+		Signature: "`X-Hub-Signature-256: sha256=<hex>`",
+		Signed:    "body, HMAC-SHA256; the key is the text of the secret",
+		ID:        "`X-GitHub-Delivery`, the same when a delivery is sent again; not signed",
+		Type:      "`X-GitHub-Event`; not signed (the body's `action` is not joined to it)",
+		Retries:   "none by itself: deliveries of the last 3 days can be sent again by hand or through the API; waits 10 s, so the ingress waits up to 9 s for Kafka",
+		Notes: []string{
+			"A hook may post forms, `payload=<JSON>`; the form's bytes are what is signed.",
+			"`X-Hub-Signature` (SHA-1) is ignored.",
+			"Bodies are up to 25 MB: set `max_body: 25MB` and the topic's `max.message.bytes` to match.",
+		},
+		Config: "provider: github\nsecrets: [\"${GITHUB_WEBHOOK_SECRET}\"]\nmax_body: 25MB",
+	},
 }
 
-type githubScheme struct {
-	noHandshake
-	body bodyMAC
-}
-
-func openGitHub(o *opening) opened {
-	return opened{scheme: &githubScheme{body: bodyMAC{
-		macs: o.macs(sha256.New, plainSecret), prefix: "sha256=", decode: appendHex,
-	}}}
-}
-
-func (s *githubScheme) verify(r *Request) (proof, error) {
-	return s.body.verify(r, get(r.Header, "X-Hub-Signature-256"))
-}
-
-func (s *githubScheme) identify(r *Request) (Identity, error) {
-	return Identity{ID: get(r.Header, "X-Github-Delivery"), Type: get(r.Header, "X-Github-Event")}, nil
-}
-
-func signGitHub(in *SignInput) (http.Header, error) {
-	h := signedHeaders(in)
-	setIfAny(h, "X-GitHub-Delivery", in.Sample.ID)
-	setIfAny(h, "X-GitHub-Event", in.Sample.Type)
-	h.Set("X-Hub-Signature-256", "sha256="+hexSum(sha256.New, []byte(in.Secret), func(m *mac) { m.bytes(in.Body) }))
-	return h, nil
+var githubRules = &declared{
+	HMAC: HMAC{Header: "X-Hub-Signature-256", Prefix: "sha256="},
+	id:   "header:X-GitHub-Delivery", typ: "header:X-GitHub-Event",
 }

@@ -1,6 +1,8 @@
 package provider_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -44,7 +46,12 @@ type golden struct {
 		SecretID   string `json:"secret_id"`
 		SignedURL  string `json:"signed_url"`
 		IDUnsigned bool   `json:"id_unsigned"`
-		Response   string
+		IDMissing  bool   `json:"id_missing"`
+		Response   *string
+		Events     []struct {
+			ID, Type, Body string
+			Time           time.Time
+		}
 	}
 }
 
@@ -119,7 +126,7 @@ func checkGolden(t *testing.T, name string, g *golden) {
 	t.Helper()
 	src, err := provider.New(g.config(name))
 	require.NoError(t, err)
-	v, err := src.Receive(g.request())
+	v, err := src.Receive(t.Context(), g.request())
 	if g.Want.Status != 0 {
 		require.Equal(t, &provider.Refusal{Status: g.Want.Status, Reason: g.Want.Reason}, err, g.Note)
 		return
@@ -127,14 +134,21 @@ func checkGolden(t *testing.T, name string, g *golden) {
 	require.NoError(t, err, g.Note)
 	want := provider.Verified{
 		Identity: provider.Identity{ID: g.Want.ID, Type: g.Want.Type, Time: g.Want.Time},
-		SecretID: g.Want.SecretID, SignedURL: g.Want.SignedURL, IDUnsigned: g.Want.IDUnsigned,
+		SecretID: g.Want.SecretID, SignedURL: g.Want.SignedURL, IDUnsigned: g.Want.IDUnsigned, IDMissing: g.Want.IDMissing,
 	}
-	if g.Want.Response != "" {
-		want.Handshake = &provider.Response{
-			Status: 200,
-			Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}},
-			Body:   []byte(g.Want.Response),
-		}
+	if g.Want.ID == "" && g.Want.Response == nil { // named by its digest
+		sum := sha256.Sum256(g.request().Body)
+		want.ID, want.IDMissing = "sha256:"+hex.EncodeToString(sum[:]), true
 	}
+	for _, e := range g.Want.Events {
+		want.Parts = append(want.Parts, provider.Part{Identity: provider.Identity{ID: e.ID, Type: e.Type, Time: e.Time}, Body: []byte(e.Body)})
+	}
+	if g.Want.Response != nil {
+		require.NotNil(t, v.Handshake, g.Note)
+		require.Equal(t, *g.Want.Response, string(v.Handshake.Body), g.Note)
+		require.Less(t, v.Handshake.Status, 300, g.Note)
+		want.Handshake = v.Handshake
+	}
+	v.Answer = nil
 	require.Equal(t, want, v, g.Note)
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"crypto/sha1" //nolint:gosec // HMAC-SHA1 is what some providers sign with
 	"crypto/sha256"
 	"crypto/sha512"
@@ -28,12 +29,12 @@ import (
 // Oddities: a timestamp_header that the template leaves out is refused, for anybody could write another time into
 // it. An id_header that the template leaves out is allowed, as GitHub and Shopify have it, and said to be unsigned.
 var hmacAny = &Provider{
-	Name:      "hmac",
-	Docs:      "https://datatracker.ietf.org/doc/html/rfc2104",
-	newSecret: newHexSecret,
-	open:      openHMAC,
-	sign:      signHMAC,
-	sample:    sampleHMAC,
+	Name:        "hmac",
+	Doc:         Doc{URL: "https://datatracker.ietf.org/doc/html/rfc2104"},
+	credentials: secretOnly(newHexSecret),
+	open:        openHMAC,
+	sign:        signHMAC,
+	sample:      sampleHMAC,
 }
 
 // hmacRules is the section hmac, checked, with its defaults in place.
@@ -45,6 +46,8 @@ type hmacRules struct {
 	encode                                    func([]byte) string
 	secret                                    func(text string) ([]byte, error)
 	signed                                    template
+	readStamp                                 func(text string) (time.Time, bool)
+	writeStamp                                func(t time.Time) string
 }
 
 type hmacScheme struct {
@@ -65,16 +68,21 @@ func openHMAC(o *opening) opened {
 	if len(errs) > 0 {
 		return opened{}
 	}
+	return openRules(o, rules, o.HMAC.Tolerance, "hmac.signed")
+}
+
+// openRules opens a scheme whose rules are known; signed is how to call the signed text in an error.
+func openRules(o *opening, rules hmacRules, tolerance time.Duration, signed string) opened {
 	s := &hmacScheme{hmacRules: rules, macs: o.macs(rules.newHash, rules.secret), url: o.url, window: -1}
 	if s.stampHeader != "" {
 		preset := 5 * time.Minute
-		if o.HMAC.Tolerance != 0 {
-			preset = o.HMAC.Tolerance
+		if tolerance != 0 {
+			preset = tolerance
 		}
 		s.window = o.tolerance(preset)
 	}
 	if s.signed.has(partURL) && s.url == nil {
-		o.errorf("public_url", "is missing: hmac.signed contains {url}, the URL that the provider calls")
+		o.errorf("public_url", "is missing: the signed text (%s) contains {url}, the URL that the provider calls", signed)
 	}
 	security := []string{s.header}
 	for _, name := range append([]string{s.stampHeader, s.idHeader, s.typeHeader}, s.signed.headers()...) {
@@ -113,7 +121,8 @@ func newHMACRules(c *HMAC) (hmacRules, []error) {
 	h := hmacRules{
 		header: header("header", c.Header), stampHeader: header("timestamp_header", c.TimestampHeader),
 		idHeader: header("id_header", c.IDHeader), typeHeader: header("type_header", c.TypeHeader),
-		prefix: c.Prefix, separator: c.Separator,
+		prefix: c.Prefix, separator: c.Separator, readStamp: anyStamp,
+		writeStamp: func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) },
 	}
 	if c.Header == "" {
 		wrong("header", "is missing: the name of the header that carries the signature")
@@ -210,7 +219,7 @@ func isToken(name string) bool {
 	return name != ""
 }
 
-func (s *hmacScheme) verify(r *Request) (proof, error) {
+func (s *hmacScheme) verify(_ context.Context, r *Request) (proof, error) {
 	header := get(r.Header, s.header)
 	if header == "" {
 		return proof{}, errUnsigned
@@ -270,7 +279,7 @@ func (s *hmacScheme) stamp(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, errNoStamp
 	}
-	at, ok := anyStamp(text)
+	at, ok := s.readStamp(text)
 	if !ok {
 		return time.Time{}, errStampForm
 	}
@@ -281,21 +290,25 @@ func (s *hmacScheme) identify(r *Request) (Identity, error) {
 	return Identity{ID: get(r.Header, s.idHeader), Type: get(r.Header, s.typeHeader)}, nil
 }
 
-func signHMAC(in *SignInput) (http.Header, error) {
+func signHMAC(in *SignInput) (Signed, error) {
 	if in.HMAC == nil {
-		return nil, errors.New("the section hmac is missing")
+		return Signed{}, errors.New("the section hmac is missing")
 	}
 	rules, errs := newHMACRules(in.HMAC)
 	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		return Signed{}, errors.Join(errs...)
 	}
+	return signRules(in, rules)
+}
+
+func signRules(in *SignInput, rules hmacRules) (Signed, error) {
 	secret, err := decodeSecret(in.Secret, rules.secret)
 	if err != nil {
-		return nil, err
+		return Signed{}, err
 	}
 	u, err := url.Parse(in.URL)
 	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return Signed{}, fmt.Errorf("sign: %w", err)
 	}
 	h := signedHeaders(in)
 	if rules.idHeader != "" {
@@ -305,7 +318,7 @@ func signHMAC(in *SignInput) (http.Header, error) {
 		setIfAny(h, rules.typeHeader, in.Sample.Type)
 	}
 	if rules.stampHeader != "" {
-		h.Set(rules.stampHeader, strconv.FormatInt(in.Now.Unix(), 10))
+		h.Set(rules.stampHeader, rules.writeStamp(in.Now))
 	}
 	t := templateInput{
 		stamp: get(h, rules.stampHeader), id: get(h, rules.idHeader), url: in.URL,
@@ -315,8 +328,8 @@ func signHMAC(in *SignInput) (http.Header, error) {
 		t.method = http.MethodPost
 	}
 	if err := rules.signed.check(&t); err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+		return Signed{}, fmt.Errorf("sign: %w", err)
 	}
 	h.Set(rules.header, rules.prefix+rules.encode(sum(rules.newHash, secret, func(m *mac) { rules.signed.write(m, &t) })))
-	return h, nil
+	return Signed{Header: h}, nil
 }

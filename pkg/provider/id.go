@@ -29,6 +29,30 @@ func cleanID(id string) (string, error) {
 	return id, nil
 }
 
+// digestID names a delivery that has no name of its own. One that carries several events is named by its source
+// as well, for its key is all that their names may rest on.
+func digestID(source string, body []byte, several bool) string {
+	h := sha256.New()
+	if several {
+		h.Write([]byte(source + "\n"))
+	}
+	h.Write(body)
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// commonType is the type of all parts, if they have one.
+func commonType(parts []Part) string {
+	if len(parts) == 0 {
+		return ""
+	}
+	for _, p := range parts[1:] {
+		if p.Type != parts[0].Type {
+			return ""
+		}
+	}
+	return parts[0].Type
+}
+
 func checkType(typ string) error {
 	if len(typ) > maxName || !cleanText(typ) {
 		return errTypeForm

@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -78,19 +80,19 @@ func (o *opening) compile(key, src string) *expr.Program {
 }
 
 // apply replaces what the preset's rules found. An expression that fails or gives no name names nothing: the
-// delivery then has no ID, or no type.
-func (n *naming) apply(r *Request, v *Verified) error {
+// delivery then has no ID, or no type. unsigned is nil when the source says nothing of the ID.
+func (n *naming) apply(r *Request, id *Identity) (unsigned *bool, err error) {
 	if n.id == nil && n.typ == nil {
-		return nil
+		return nil, nil
 	}
 	var space [8]value
 	members := append(space[:0], make([]value, n.members.count)...)
 	exact, err := n.read(r, members)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	in := &expr.Input{
-		Source: n.source, Type: v.Type, ID: v.ID, Time: v.Time, ReceivedAt: r.Now,
+		Source: n.source, Type: id.Type, ID: id.ID, Time: id.Time, ReceivedAt: r.Now,
 		Headers: lowerNames(r.Header), ContentType: get(r.Header, "Content-Type"), Raw: r.Body,
 	}
 	text := func(e *name) string {
@@ -99,16 +101,78 @@ func (n *naming) apply(r *Request, v *Verified) error {
 		}
 		return evalName(e.program, in)
 	}
-	id, typ := v.ID, v.Type
+	eventID, typ := id.ID, id.Type
 	if n.id != nil {
-		id = text(n.id)
-		v.IDUnsigned = n.idUnsigned
+		eventID = text(n.id)
+		unsigned = &n.idUnsigned
 	}
 	if n.typ != nil {
 		typ = text(n.typ)
 	}
-	v.ID, v.Type = id, typ
-	return nil
+	id.ID, id.Type = eventID, typ
+	return unsigned, nil
+}
+
+// parts names the events of a delivery whose key is known: each by its own ID, else by key and index. It says
+// whether all had an ID of their own. The source's expressions see one element as the body.
+func (n *naming) parts(r *Request, key string, parts []Part) (named bool, err error) {
+	named = true
+	one := *r
+	if n.id != nil || n.typ != nil {
+		one.Header = r.Header.Clone()
+		one.Header.Set("Content-Type", "application/json")
+	}
+	for i := range parts {
+		p := &parts[i]
+		one.Body = p.Body
+		if _, err := n.apply(&one, &p.Identity); err != nil {
+			return false, err
+		}
+		if p.ID, err = cleanID(p.ID); err != nil {
+			return false, err
+		}
+		if err := checkType(p.Type); err != nil {
+			return false, err
+		}
+		if p.ID == "" {
+			named = false
+			if p.ID, err = cleanID(key + "/" + strconv.Itoa(i)); err != nil {
+				return false, err
+			}
+		}
+	}
+	return named, nil
+}
+
+// Splitter takes deliveries apart that were verified before.
+type Splitter struct {
+	provider *Provider
+	naming   naming
+}
+
+// NewSplitter needs the source's name, provider and expressions, and no secret. The error joins a *ConfigError for
+// each wrong key.
+func NewSplitter(cfg Config) (*Splitter, error) {
+	p, ok := ByName(cfg.Provider)
+	if !ok {
+		return nil, &ConfigError{Key: "provider", Err: fmt.Errorf("unknown provider %q: expected one of %s", cfg.Provider, Names())}
+	}
+	o := &opening{Config: cfg, provider: p}
+	s := &Splitter{provider: p, naming: o.naming()}
+	return s, errors.Join(o.errs...)
+}
+
+// Split gives the events of a delivery whose key is known, as Receive gave them; nil: the delivery is one event.
+func (s *Splitter) Split(key string, r *Request) ([]Part, error) {
+	if s.provider.split == nil {
+		return nil, nil
+	}
+	parts, err := s.provider.split(r)
+	if err != nil || parts == nil {
+		return nil, err
+	}
+	_, err = s.naming.parts(r, key, parts)
+	return parts, err
 }
 
 // read takes the members out of the body as pkg/expr sees it; of a form, out of the JSON in its field payload, for

@@ -47,6 +47,10 @@ func newOpening(p *Provider, cfg Config) *opening {
 	seen := map[string]int{}
 	for i, s := range cfg.Secrets {
 		k := key{id: s.ID, notBefore: s.NotBefore, notAfter: s.NotAfter}
+		if k.id == "" && p.NeedsSecretID() {
+			o.errorf(fmt.Sprintf("secrets[%d]", i), "needs an id: the secrets of provider %s are passwords or tokens, which are not named by their digests: write {id: 2026-q4, value: …}", p.Name)
+			k.id = fmt.Sprintf("secret-%d", i)
+		}
 		if k.id == "" {
 			k.id = secretID(s.Text)
 		}

@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"crypto/x509"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -15,24 +16,65 @@ import (
 // Source that New made.
 type Provider struct {
 	Name       string
-	Docs       string        // the provider's page on its signatures
+	Doc        Doc           // what docs/providers.md says of it
 	AckTimeout time.Duration // how long the ingress may wait for Kafka; 0: the default of 4 s
-	Methods    []string      // accepted request methods; nil: POST
+	Methods    []string      // request methods of deliveries; nil: POST
 
+	// HandshakeMethods are those with which the provider probes an endpoint, besides Methods.
+	HandshakeMethods []string
 	// SecretHeaders hold a secret themselves and are stored redacted (canonical names).
 	SecretHeaders []string
 	// SecurityHeaders take part in the decision: more than one value of any is refused with 400 (canonical names).
 	SecurityHeaders []string
 	// IDUnsigned says that the event ID stands where the signature does not cover it.
 	IDUnsigned bool
+	// Authenticity says how much a verified request proves.
+	Authenticity Authenticity
+	// Volatile names body members (paths with dots) that the provider changes between retries of one event.
+	Volatile []string
 
 	// options are the keys of Config.Options that the preset knows besides tolerance and public_url.
 	options []string
-	// newSecret makes a secret in the form in which the provider shows its own.
-	newSecret func() string
-	open      func(o *opening) opened
-	sign      func(in *SignInput) (http.Header, error)
-	sample    func(r *rand.Rand, in SampleInput) Sample
+	// credentials makes what a source and its sender need, in the form in which the provider shows its own.
+	credentials func() Credentials
+	open        func(o *opening) opened
+	sign        func(in *SignInput) (Signed, error)
+	sample      func(r *rand.Rand, in SampleInput) Sample
+	// split takes a delivery apart that carries several events; nil: a delivery is one event. It looks at the
+	// request's headers and body alone.
+	split func(r *Request) ([]Part, error)
+}
+
+// Authenticity is how much a verified request proves.
+type Authenticity string
+
+// The kinds of Authenticity.
+const (
+	AuthSigned     Authenticity = ""           // a signature covers the whole body
+	AuthPartial    Authenticity = "partial"    // a signature covers a part of the body, or a weak digest of it
+	AuthToken      Authenticity = "token"      // a shared value is compared, and nothing covers the body
+	AuthConnection Authenticity = "connection" // the connection is authenticated, and nothing stays that could be checked later
+	AuthNone       Authenticity = "none"       // nothing is checked
+)
+
+// Doc is what docs/providers.md says of a preset. Texts are Markdown without line breaks; empty ones are left out.
+type Doc struct {
+	Title     string // the provider's name
+	URL       string // its page on signatures
+	Signature string // headers (or members) and form of the signature
+	Signed    string // the signed text, algorithm and key
+	Tolerance string
+	ID        string // which event ID, and whether a retry keeps it
+	Type      string
+	Time      string
+	Batch     string // what a delivery with several events looks like
+	Handshake string
+	Retries   string   // when the provider sends again, and how long it waits for an answer
+	Notes     []string // oddities, and what we do about them
+	// Unverified are facts that no official page or code confirmed.
+	Unverified []string
+	// Config is an example, the lines below the source's name.
+	Config string
 }
 
 // All is the table of presets, sorted by name.
@@ -64,24 +106,68 @@ func Names() string {
 	return strings.Join(names, ", ")
 }
 
-// Sign makes the headers with which the provider would send in.Body: those of in.Sample, its ID and type where the
-// scheme has headers for them, and the signature. It fails when the secret has not the provider's form.
-func (p *Provider) Sign(in *SignInput) (http.Header, error) {
+// Sign makes the request with which the provider would send in.Body: the headers of in.Sample, its ID and type where
+// the scheme has headers for them, and the signature; for schemes that sign inside the body or the URL, those as
+// well. It fails when the secret has not the provider's form.
+func (p *Provider) Sign(in *SignInput) (Signed, error) {
 	if p.sign == nil {
-		return nil, errNoSign
+		return Signed{}, errNoSign
 	}
-	if in.Secret == "" {
-		return nil, errEmptySecret
+	if in.Secret == "" && p.Authenticity != AuthNone && p.Authenticity != AuthConnection {
+		return Signed{}, errEmptySecret
 	}
-	return p.sign(in)
+	c := *in
+	if c.Method == "" {
+		c.Method = http.MethodPost
+	}
+	s, err := p.sign(&c)
+	if err != nil {
+		return Signed{}, err
+	}
+	if s.Method == "" {
+		s.Method = c.Method
+	}
+	if s.URL == "" {
+		s.URL = c.URL
+	}
+	if s.Body == nil {
+		s.Body = c.Body
+	}
+	return s, nil
 }
 
 // Sample makes one realistic event. The same state of r and the same input make the same event, and another
 // in.Seq makes another ID even then.
 func (p *Provider) Sample(r *rand.Rand, in SampleInput) Sample { return p.sample(r, in) }
 
-// NewSecret makes a random secret in the provider's own form, for development.
-func (p *Provider) NewSecret() string { return p.newSecret() }
+// NewCredentials makes random credentials in the provider's own form, for development and tests.
+func (p *Provider) NewCredentials() Credentials {
+	c := p.credentials()
+	if c.Signer == "" {
+		c.Signer = c.Secret
+	}
+	return c
+}
+
+// NeedsSecretID says that a source's secrets are passwords or tokens, of which not even a digest may be shown: each
+// needs an ID of its own.
+func (p *Provider) NeedsSecretID() bool { return p.Authenticity == AuthToken }
+
+// Splits says whether a delivery may carry several events.
+func (p *Provider) Splits() bool { return p.split != nil }
+
+// Credentials are what a source is configured with, and what signs for it.
+type Credentials struct {
+	Secret  string         // an entry of Config.Secrets; empty: the preset takes none
+	Options map[string]any // Config.Options
+	Signer  string         // SignInput.Secret: another than Secret where the scheme has key pairs
+	Keys    *OfflineKeys   // Config.Keys for schemes that fetch keys; nil: it fetches none
+}
+
+// secretOnly makes credentials of nothing but a secret.
+func secretOnly(newSecret func() string) func() Credentials {
+	return func() Credentials { return Credentials{Secret: newSecret()} }
+}
 
 // Config is what one source says of its scheme.
 type Config struct {
@@ -94,6 +180,8 @@ type Config struct {
 	EventType string         // CEL; empty: the preset's rule
 	PublicURL string         // what the provider calls us, for schemes that sign the URL
 	Tolerance *time.Duration // nil: the preset's; negative: off
+	Dir       string         // where relative paths in Options start
+	Keys      Keys           // where keys and certificates come from that a scheme must fetch; nil: the network
 }
 
 // Secret is one of a source's secrets. An empty ID becomes k_ and 12 hex digits of the text's SHA-256.
@@ -127,6 +215,10 @@ type Request struct {
 	Header   http.Header
 	Body     []byte
 	Now      time.Time
+	// Peer is the client's certificate chain, leaf first, when the connection to us is TLS with one.
+	Peer []*x509.Certificate
+	// FromProxy says that the request came through a proxy of ingress.trusted_proxies.
+	FromProxy bool
 }
 
 // Identity is what an event is called.
@@ -138,13 +230,22 @@ type Identity struct {
 
 // Verified is an accepted request.
 type Verified struct {
-	Identity
+	Identity        // of a delivery with several events: its key, and the type that all of them have
+	Parts    []Part // the events of a delivery that may carry several, in order; nil: it is one event itself
 	SecretID string // empty for schemes without a secret
 	// IDUnsigned says that the ID stands where the signature does not cover it: whoever saw one delivery can send
 	// it again under another ID.
 	IDUnsigned bool
+	IDMissing  bool      // the delivery names no event: the ID is a digest
 	SignedURL  string    // for schemes that sign it
 	Handshake  *Response // not nil: answer this and enqueue nothing
+	Answer     *Response // not nil: what the provider demands as the answer once the delivery is safe
+}
+
+// Part is one event of a delivery that may carry several.
+type Part struct {
+	Identity        // an empty ID stands for the delivery's key, a slash, and the part's index
+	Body     []byte // the element's exact bytes, inside the delivery's body
 }
 
 // Response is an answer that a provider demands word for word.
@@ -156,7 +257,7 @@ type Response struct {
 
 // Refusal says why a request was not accepted. Reason is for our log and never for the sender.
 type Refusal struct {
-	Status int    // 400, 401 or 405
+	Status int    // 400, 401, 403, 405, or 503 when a key could not be fetched
 	Reason string // a short constant text, such as "signature mismatch"
 }
 
@@ -175,15 +276,23 @@ func (e *ConfigError) Error() string { return e.Key + ": " + e.Err.Error() }
 // Unwrap returns the cause.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// SignInput is what Sign needs to make the headers of a genuine request.
+// SignInput is what Sign needs to make a genuine request.
 type SignInput struct {
-	Secret string
-	Method string
-	URL    string
-	Body   []byte
-	Now    time.Time
-	Sample Sample // ID and type, for schemes that carry them in headers
-	HMAC   *HMAC
+	Secret  string // Credentials.Signer
+	Options map[string]any
+	Method  string // empty: POST
+	URL     string
+	Body    []byte
+	Now     time.Time
+	Sample  Sample // ID and type, for schemes that carry them in headers
+	HMAC    *HMAC
+}
+
+// Signed is a genuine request. An empty Method or URL, or a nil Body, is that of the SignInput.
+type Signed struct {
+	Method, URL string
+	Header      http.Header
+	Body        []byte
 }
 
 // SampleInput is what a realistic event is made from.

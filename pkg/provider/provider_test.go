@@ -23,7 +23,7 @@ func TestAllIsSorted(t *testing.T) {
 		found, ok := provider.ByName(p.Name)
 		require.True(t, ok)
 		require.Same(t, p, found)
-		require.NotEmpty(t, p.Docs)
+		require.NotEmpty(t, p.Doc.URL)
 	}
 }
 

@@ -12,6 +12,9 @@ var (
 	errTypeForm        = &Refusal{Status: http.StatusBadRequest, Reason: "event type has characters that are not allowed, or is too long"}
 	errHandshake       = &Refusal{Status: http.StatusBadRequest, Reason: "handshake without a usable challenge"}
 
+	errForbidden = &Refusal{Status: http.StatusForbidden, Reason: "handshake with a wrong token"}
+	errNoKey     = &Refusal{Status: http.StatusServiceUnavailable, Reason: "the key that the request names could not be fetched"}
+
 	errUnsigned     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature missing"}
 	errMalformed    = &Refusal{Status: http.StatusUnauthorized, Reason: "signature malformed"}
 	errMismatch     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature mismatch"}

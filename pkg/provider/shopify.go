@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"crypto/sha256"
 	"net/http"
 )
@@ -19,10 +20,10 @@ import (
 // without X-; they are read where X-Shopify-Hmac-Sha256 is not there. Shopify waits for 5 s.
 var shopify = &Provider{
 	Name:            "shopify",
-	Docs:            "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries",
+	Doc:             Doc{URL: "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries"},
 	SecurityHeaders: shopifySecurity,
 	IDUnsigned:      true,
-	newSecret:       newShopifySecret,
+	credentials:     secretOnly(newShopifySecret),
 	open:            openShopify,
 	sign:            signShopify,
 	sample:          sampleShopify,
@@ -57,7 +58,7 @@ func openShopify(o *opening) opened {
 	return opened{scheme: &shopifyScheme{body: bodyMAC{macs: o.macs(sha256.New, plainSecret), decode: appendBase64}}}
 }
 
-func (s *shopifyScheme) verify(r *Request) (proof, error) {
+func (s *shopifyScheme) verify(_ context.Context, r *Request) (proof, error) {
 	return s.body.verify(r, get(r.Header, namesOfShopify(r.Header).mac))
 }
 
@@ -67,12 +68,12 @@ func (s *shopifyScheme) identify(r *Request) (Identity, error) {
 	return Identity{ID: get(r.Header, n.id), Type: get(r.Header, n.topic), Time: at}, nil
 }
 
-func signShopify(in *SignInput) (http.Header, error) {
+func signShopify(in *SignInput) (Signed, error) {
 	h := signedHeaders(in)
 	setIfAny(h, shopifyX.id, in.Sample.ID)
 	setIfAny(h, shopifyX.topic, in.Sample.Type)
 	h.Set(shopifyX.mac, base64Sum(sha256.New, []byte(in.Secret), func(m *mac) { m.bytes(in.Body) }))
-	return h, nil
+	return Signed{Header: h}, nil
 }
 
 func newShopifySecret() string { return "shpss_" + newHexSecret()[:32] }

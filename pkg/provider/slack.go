@@ -2,8 +2,8 @@ package provider
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -23,10 +23,10 @@ import (
 // type of an interactive message is that of its payload field. Slack waits for 3 s.
 var slack = &Provider{
 	Name:            "slack",
-	Docs:            "https://docs.slack.dev/authentication/verifying-requests-from-slack/",
+	Doc:             Doc{URL: "https://docs.slack.dev/authentication/verifying-requests-from-slack/"},
 	AckTimeout:      2500 * time.Millisecond,
 	SecurityHeaders: []string{"X-Slack-Signature", "X-Slack-Request-Timestamp"},
-	newSecret:       newSlackSecret,
+	credentials:     secretOnly(newSlackSecret),
 	open:            openSlack,
 	sign:            signSlack,
 	sample:          sampleSlack,
@@ -41,7 +41,7 @@ func openSlack(o *opening) opened {
 	return opened{scheme: &slackScheme{macs: o.macs(sha256.New, plainSecret), window: o.tolerance(5 * time.Minute)}}
 }
 
-func (s *slackScheme) verify(r *Request) (proof, error) {
+func (s *slackScheme) verify(_ context.Context, r *Request) (proof, error) {
 	signature, stamp := get(r.Header, "X-Slack-Signature"), get(r.Header, "X-Slack-Request-Timestamp")
 	if signature == "" {
 		return proof{}, errUnsigned
@@ -126,7 +126,7 @@ func slackFormType(body []byte) (string, error) {
 	return v[0].str(), err
 }
 
-func signSlack(in *SignInput) (http.Header, error) {
+func signSlack(in *SignInput) (Signed, error) {
 	stamp := strconv.FormatInt(in.Now.Unix(), 10)
 	h := signedHeaders(in)
 	h.Set("X-Slack-Request-Timestamp", stamp)
@@ -134,7 +134,7 @@ func signSlack(in *SignInput) (http.Header, error) {
 		m.string("v0:" + stamp + ":")
 		m.bytes(in.Body)
 	}))
-	return h, nil
+	return Signed{Header: h}, nil
 }
 
 func newSlackSecret() string { return newHexSecret()[:32] }

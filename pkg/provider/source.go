@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,8 +12,8 @@ import (
 // scheme is an opened preset: the provider's rules with one source's keys and options in place. None of its
 // methods keeps or changes the request.
 type scheme interface {
-	// verify checks the request's raw bytes.
-	verify(r *Request) (proof, error)
+	// verify checks the request's raw bytes. Only schemes that fetch keys may block, and only as long as ctx lives.
+	verify(ctx context.Context, r *Request) (proof, error)
 	// handshake answers a verified request that carries no event; nil: it carries one.
 	handshake(r *Request) (*Response, error)
 	// identify names the event of a verified request.
@@ -31,7 +32,20 @@ const noKey = -1
 type opened struct {
 	scheme
 	security   []string // security headers that come from the configuration (canonical names)
+	secret     []string // likewise headers that hold a secret
+	query      []string // query parameters that hold a secret
 	idUnsigned bool
+}
+
+// greeter is a scheme whose handshake comes without a signature: it is asked first. A nil answer means that the
+// request is no handshake.
+type greeter interface {
+	greet(r *Request) (*Response, error)
+}
+
+// answerer is a scheme whose provider wants an answer of its own to a delivery.
+type answerer interface {
+	answer(r *Request) *Response
 }
 
 // noHandshake is embedded by schemes whose requests all carry events.
@@ -70,9 +84,18 @@ func New(cfg Config) (*Source, error) {
 // Provider is the preset that the source was opened with.
 func (s *Source) Provider() *Provider { return s.provider }
 
-// Receive decides on one request. The error is a *Refusal. It neither changes nor keeps the request.
-func (s *Source) Receive(r *Request) (Verified, error) {
-	if !s.provider.accepts(r.Method) {
+// SecretHeaders are the headers that hold a secret with this source (canonical names).
+func (s *Source) SecretHeaders() []string {
+	return slices.Concat(s.provider.SecretHeaders, s.rules.secret)
+}
+
+// SecretParameters are the query parameters that hold a secret with this source.
+func (s *Source) SecretParameters() []string { return s.rules.query }
+
+// Receive decides on one request. The error is a *Refusal. It neither changes nor keeps the request. It blocks only
+// for schemes that fetch keys, and only as long as ctx lives.
+func (s *Source) Receive(ctx context.Context, r *Request) (Verified, error) {
+	if !s.provider.Accepts(r.Method) {
 		return Verified{}, errMethod
 	}
 	for _, name := range s.security {
@@ -80,7 +103,15 @@ func (s *Source) Receive(r *Request) (Verified, error) {
 			return Verified{}, errRepeatedHeader
 		}
 	}
-	p, err := s.rules.verify(r)
+	if g, ok := s.rules.scheme.(greeter); ok {
+		if answer, err := g.greet(r); answer != nil || err != nil {
+			return Verified{Handshake: answer}, err
+		}
+	}
+	if !s.provider.delivers(r.Method) {
+		return Verified{}, errMethod
+	}
+	p, err := s.rules.verify(ctx, r)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -94,28 +125,58 @@ func (s *Source) Receive(r *Request) (Verified, error) {
 	if v.Handshake != nil {
 		return v, nil
 	}
-	if err := s.identify(r, &v); err != nil {
+	if err := s.identify(r, &v); err != nil { //nolint:contextcheck // expressions are bounded by their cost
 		return Verified{}, err
+	}
+	if a, ok := s.rules.scheme.(answerer); ok {
+		v.Answer = a.answer(r)
 	}
 	return v, nil
 }
 
-// identify fills in what the event is called: by the preset's rule, then by the source's own expressions.
+// identify fills in what the events are called: by the preset's rule, then by the source's own expressions.
 func (s *Source) identify(r *Request, v *Verified) error {
 	var err error
 	if v.Identity, err = s.rules.identify(r); err != nil {
 		return err
 	}
-	if err := s.naming.apply(r, v); err != nil {
-		return err
+	if s.provider.split != nil {
+		if v.Parts, err = s.provider.split(r); err != nil {
+			return err
+		}
+	}
+	if v.Parts == nil {
+		unsigned, err := s.naming.apply(r, &v.Identity)
+		if err != nil {
+			return err
+		}
+		if unsigned != nil {
+			v.IDUnsigned = *unsigned
+		}
 	}
 	if v.ID, err = cleanID(v.ID); err != nil {
 		return err
 	}
-	return checkType(v.Type)
+	if err := checkType(v.Type); err != nil {
+		return err
+	}
+	if v.ID == "" {
+		v.IDMissing, v.ID = true, digestID(s.naming.source, r.Body, v.Parts != nil)
+	}
+	if v.Parts == nil {
+		return nil
+	}
+	named, err := s.naming.parts(r, v.ID, v.Parts)
+	if err != nil {
+		return err
+	}
+	v.IDMissing = v.IDMissing && !named
+	v.Type = commonType(v.Parts)
+	return nil
 }
 
-func (p *Provider) accepts(method string) bool {
+// delivers says whether deliveries come with this method.
+func (p *Provider) delivers(method string) bool {
 	if p.Methods == nil {
 		return method == http.MethodPost
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -25,22 +26,22 @@ import (
 // set of the preset's own names first, and never a mixture.
 var standardWebhooks = &Provider{
 	Name:            "standard-webhooks",
-	Docs:            "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
+	Doc:             Doc{URL: "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md"},
 	SecurityHeaders: standardSecurity,
-	newSecret:       newWhsec,
+	credentials:     secretOnly(newWhsec),
 	open:            func(o *opening) opened { return openStandard(o, webhookNames, svixNames) },
-	sign:            func(in *SignInput) (http.Header, error) { return signStandard(in, webhookNames) },
+	sign:            func(in *SignInput) (Signed, error) { return signStandard(in, webhookNames) },
 	sample:          sampleStandard,
 }
 
 // Svix is Standard Webhooks, which came out of it, with header names of its own.
 var svix = &Provider{
 	Name:            "svix",
-	Docs:            "https://docs.svix.com/receiving/verifying-payloads/how-manual",
+	Doc:             Doc{URL: "https://docs.svix.com/receiving/verifying-payloads/how-manual"},
 	SecurityHeaders: standardSecurity,
-	newSecret:       newWhsec,
+	credentials:     secretOnly(newWhsec),
 	open:            func(o *opening) opened { return openStandard(o, svixNames, webhookNames) },
-	sign:            func(in *SignInput) (http.Header, error) { return signStandard(in, svixNames) },
+	sign:            func(in *SignInput) (Signed, error) { return signStandard(in, svixNames) },
 	sample:          sampleStandard,
 }
 
@@ -99,7 +100,7 @@ func (s *standardScheme) names(h http.Header) standardNames {
 	return s.first
 }
 
-func (s *standardScheme) verify(r *Request) (proof, error) {
+func (s *standardScheme) verify(_ context.Context, r *Request) (proof, error) {
 	n := s.names(r.Header)
 	if !n.complete(r.Header) {
 		return proof{}, errUnsigned
@@ -153,21 +154,21 @@ func (s *standardScheme) identify(r *Request) (Identity, error) {
 	return Identity{ID: get(r.Header, s.names(r.Header).id), Type: v[0].str(), Time: v[1].isoTime()}, nil
 }
 
-func signStandard(in *SignInput, n standardNames) (http.Header, error) {
+func signStandard(in *SignInput, n standardNames) (Signed, error) {
 	secret, err := decodeSecret(in.Secret, standardSecret)
 	if err != nil {
-		return nil, err
+		return Signed{}, err
 	}
 	h := signedHeaders(in)
 	setIfAny(h, n.id, in.Sample.ID)
 	id, stamp := h.Get(n.id), strconv.FormatInt(in.Now.Unix(), 10)
 	if id == "" {
-		return nil, errNeedsID
+		return Signed{}, errNeedsID
 	}
 	h.Set(n.stamp, stamp)
 	h.Set(n.signature, "v1,"+base64Sum(sha256.New, secret, func(m *mac) {
 		m.string(id + "." + stamp + ".")
 		m.bytes(in.Body)
 	}))
-	return h, nil
+	return Signed{Header: h}, nil
 }

@@ -1,8 +1,8 @@
 package provider
 
 import (
+	"context"
 	"crypto/sha256"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -23,9 +23,9 @@ import (
 // changes between retries.
 var stripe = &Provider{
 	Name:            "stripe",
-	Docs:            "https://docs.stripe.com/webhooks#verify-official-libraries",
+	Doc:             Doc{URL: "https://docs.stripe.com/webhooks#verify-official-libraries"},
 	SecurityHeaders: []string{"Stripe-Signature"},
-	newSecret:       newWhsec,
+	credentials:     secretOnly(newWhsec),
 	open:            openStripe,
 	sign:            signStripe,
 	sample:          sampleStripe,
@@ -41,7 +41,7 @@ func openStripe(o *opening) opened {
 	return opened{scheme: &stripeScheme{macs: o.macs(sha256.New, plainSecret), window: o.tolerance(5 * time.Minute)}}
 }
 
-func (s *stripeScheme) verify(r *Request) (proof, error) {
+func (s *stripeScheme) verify(_ context.Context, r *Request) (proof, error) {
 	header := get(r.Header, "Stripe-Signature")
 	if header == "" {
 		return proof{}, errUnsigned
@@ -102,12 +102,12 @@ func (s *stripeScheme) identify(r *Request) (Identity, error) {
 	return Identity{ID: v[0].text(), Type: v[1].str(), Time: v[2].unixTime()}, nil
 }
 
-func signStripe(in *SignInput) (http.Header, error) {
+func signStripe(in *SignInput) (Signed, error) {
 	stamp := strconv.FormatInt(in.Now.Unix(), 10)
 	h := signedHeaders(in)
 	h.Set("Stripe-Signature", "t="+stamp+",v1="+hexSum(sha256.New, []byte(in.Secret), func(m *mac) {
 		m.string(stamp + ".")
 		m.bytes(in.Body)
 	}))
-	return h, nil
+	return Signed{Header: h}, nil
 }

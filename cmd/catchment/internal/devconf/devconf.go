@@ -105,7 +105,7 @@ func Generate(ctx context.Context, dir, listen, opsListen string) (Values, error
 		if !ok {
 			return Values{}, fmt.Errorf("there is no provider %q", name)
 		}
-		v.Secrets[name] = p.NewSecret()
+		v.Secrets[name] = p.NewCredentials().Secret
 	}
 	return v, nil
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +25,9 @@ import (
 type Options struct {
 	Provider *provider.Provider
 	URL      string
-	Secret   string
+	SignURL  string         // the URL that the provider knows, for schemes that sign it; empty: URL
+	Secret   string         // what signs: the source's secret, or the private key of a scheme with key pairs
+	Settings map[string]any // the source's options
 	HMAC     *provider.HMAC // for provider hmac
 
 	Type string // only events of this type; empty: the provider's mixture
@@ -236,17 +239,28 @@ func (s *sending) request(ctx context.Context, seq int) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	header, err := s.o.Provider.Sign(&provider.SignInput{
-		Secret: s.o.Secret, Method: http.MethodPost, URL: s.o.URL, Body: sample.Body, Now: time.Now(), Sample: sample, HMAC: s.o.HMAC,
-	})
+	in := &provider.SignInput{
+		Secret: s.o.Secret, Options: s.o.Settings, URL: s.o.URL, Body: sample.Body, Now: time.Now(), Sample: sample, HMAC: s.o.HMAC,
+	}
+	if s.o.SignURL != "" {
+		in.URL = s.o.SignURL
+	}
+	signed, err := s.o.Provider.Sign(in)
 	if err != nil {
 		return nil, fmt.Errorf("sign as %s: %w", s.o.Provider.Name, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.o.URL, bytes.NewReader(sample.Body))
+	target := s.o.URL
+	if signed.URL != in.URL { // the scheme writes something into the query
+		if _, query, ok := strings.Cut(signed.URL, "?"); ok {
+			target, _, _ = strings.Cut(target, "?")
+			target += "?" + query
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, signed.Method, target, bytes.NewReader(signed.Body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header = header
+	req.Header = signed.Header
 	return req, nil
 }
 

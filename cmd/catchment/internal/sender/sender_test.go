@@ -25,9 +25,19 @@ type receiver struct {
 	n      int
 }
 
-func newReceiver(t *testing.T, name, secret string) (*receiver, *httptest.Server) {
+func newReceiver(t *testing.T, name string, c provider.Credentials) (*receiver, *httptest.Server) {
 	t.Helper()
-	source, err := provider.New(provider.Config{Source: name, Provider: name, Secrets: []provider.Secret{{Text: secret}}, HMAC: scheme(name)})
+	cfg := provider.Config{Source: name, Provider: name, Options: c.Options, HMAC: scheme(name)}
+	if c.Secret != "" {
+		cfg.Secrets = []provider.Secret{{ID: "test", Text: c.Secret}}
+	}
+	if c.Keys != nil {
+		cfg.Keys = c.Keys
+	}
+	if c.Options["public_url"] == nil {
+		cfg.PublicURL = public
+	}
+	source, err := provider.New(cfg)
 	require.NoError(t, err)
 	rc := &receiver{source: source, bodies: map[string]string{}}
 	srv := httptest.NewServer(rc)
@@ -40,7 +50,7 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	v, err := rc.source.Receive(&provider.Request{Method: r.Method, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: body, Now: time.Now()})
+	v, err := rc.source.Receive(r.Context(), &provider.Request{Method: r.Method, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: body, Now: time.Now()})
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	rc.n++
@@ -69,12 +79,19 @@ func scheme(name string) *provider.HMAC {
 	return &provider.HMAC{Header: "X-Signature", IDHeader: "X-Id"}
 }
 
-func options(t *testing.T, name, secret, url string) Options {
+// public is the URL that the provider knows, for schemes that sign it.
+const public = "https://hooks.example.com"
+
+func credentials(secret string) provider.Credentials {
+	return provider.Credentials{Secret: secret, Signer: secret}
+}
+
+func options(t *testing.T, name string, c provider.Credentials, url string) Options {
 	t.Helper()
 	p, ok := provider.ByName(name)
 	require.True(t, ok)
 	return Options{
-		Provider: p, URL: url + "/webhooks/" + name, Secret: secret, Count: 200, Seed: 7, Start: time.Unix(1_700_000_000, 0),
+		Provider: p, URL: url + "/webhooks/" + name, SignURL: public + "/webhooks/" + name, Secret: c.Signer, Settings: c.Options, Count: 200, Seed: 7, Start: time.Unix(1_700_000_000, 0),
 		Concurrency: 4, HMAC: scheme(name), Client: http.DefaultClient,
 	}
 }
@@ -82,7 +99,7 @@ func options(t *testing.T, name, secret, url string) Options {
 func TestSend(t *testing.T) {
 	for _, p := range provider.All {
 		t.Run(p.Name, func(t *testing.T) {
-			secret := p.NewSecret()
+			secret := p.NewCredentials()
 			rc, srv := newReceiver(t, p.Name, secret)
 			o := options(t, p.Name, secret, srv.URL)
 			o.Resends = 20
@@ -106,9 +123,9 @@ func TestSend(t *testing.T) {
 }
 
 func TestRefusalsAreNotAccepted(t *testing.T) {
-	rc, srv := newReceiver(t, "stripe", "whsec_right")
+	rc, srv := newReceiver(t, "stripe", credentials("whsec_right"))
 	rc.refuse = func(n int) bool { return n%10 == 0 }
-	report, err := Send(t.Context(), options(t, "stripe", "whsec_right", srv.URL))
+	report, err := Send(t.Context(), options(t, "stripe", credentials("whsec_right"), srv.URL))
 	require.NoError(t, err)
 	require.False(t, report.OK())
 	require.Equal(t, 180, report.Accepted)
@@ -117,7 +134,7 @@ func TestRefusalsAreNotAccepted(t *testing.T) {
 	require.Equal(t, map[string]int{"503 Service Unavailable: Not enqueued: no acknowledgement in time": 20}, report.Problems)
 
 	srv.Close()
-	report, err = Send(t.Context(), options(t, "stripe", "whsec_right", srv.URL))
+	report, err = Send(t.Context(), options(t, "stripe", credentials("whsec_right"), srv.URL))
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"no answer": 200}, report.Statuses)
 	require.Zero(t, report.Accepted)
@@ -146,8 +163,8 @@ func TestOrder(t *testing.T) {
 }
 
 func TestChosenEvents(t *testing.T) {
-	rc, srv := newReceiver(t, "stripe", "whsec_right")
-	o := options(t, "stripe", "whsec_right", srv.URL)
+	rc, srv := newReceiver(t, "stripe", credentials("whsec_right"))
+	o := options(t, "stripe", credentials("whsec_right"), srv.URL)
 	o.Count, o.Type = 30, "payment_intent.succeeded"
 	report, err := Send(t.Context(), o)
 	require.NoError(t, err)
@@ -172,8 +189,8 @@ func TestChosenEvents(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
-	_, srv := newReceiver(t, "stripe", "whsec_right")
-	o := options(t, "stripe", "whsec_right", srv.URL)
+	_, srv := newReceiver(t, "stripe", credentials("whsec_right"))
+	o := options(t, "stripe", credentials("whsec_right"), srv.URL)
 	o.Count, o.Rate = 20, 100
 	report, err := Send(t.Context(), o)
 	require.NoError(t, err)
