@@ -17,24 +17,45 @@ import (
 	"time"
 )
 
-// hmac: any HMAC scheme, described in the source's section hmac
-//
-//	header     hmac.header: prefix and signature; several of them where a separator is given
-//	signed     hmac.signed, a template (see template.go)
-//	tolerance  hmac.tolerance, 5 minutes by default, where a timestamp_header is given
-//	ID         event_id (CEL), else id_header
-//	type       event_type (CEL), else type_header
-//	time       none
-//
-// Oddities: a timestamp_header that the template leaves out is refused, for anybody could write another time into
-// it. An id_header that the template leaves out is allowed, as GitHub and Shopify have it, and said to be unsigned.
+// hmacAny is any HMAC scheme, described in the source's section hmac. A timestamp_header that the template leaves out
+// is refused, for anybody could write another time into it. An id_header that the template leaves out is allowed, as
+// GitHub and Shopify have it, and said to be unsigned.
 var hmacAny = &Provider{
 	Name:        "hmac",
-	Doc:         Doc{URL: "https://datatracker.ietf.org/doc/html/rfc2104"},
 	credentials: secretOnly(newHexSecret),
 	open:        openHMAC,
 	sign:        signHMAC,
 	sample:      sampleHMAC,
+	Doc: Doc{
+		Title:     "Any HMAC scheme, as data",
+		URL:       "https://datatracker.ietf.org/doc/html/rfc2104",
+		Signature: "the header `hmac.header`: `prefix` and signature; several of them where a `separator` is given",
+		Signed:    "`hmac.signed`, a template with the placeholders `{body}` `{timestamp}` `{id}` `{url}` `{method}` `{path}` `{query}` `{header:Name}`; HMAC with SHA-1, SHA-256, SHA-384 or SHA-512; the key is the secret's text, or its hex or base64 (`secret_encoding`)",
+		Tolerance: "`hmac.tolerance`, 5 minutes by default, both ways, where a `timestamp_header` is given: Unix seconds, Unix milliseconds or RFC 3339",
+		ID:        "`event_id` (CEL), else `id_header`; signed where the template says so",
+		Type:      "`event_type` (CEL), else `type_header`",
+		Notes: []string{
+			"`{body}` stands once in the template and is never left out; `{url}` needs `public_url`; `{{` and `}}` stand for braces.",
+			"One signature must not fit two requests. Therefore `{id}` and `{header:Name}` need literal text between themselves and the body, and a value that contains the character of that text which touches it is refused; no digit may touch `{timestamp}`; and a `timestamp_header` must be signed. A header named in `signed` must be there, once.",
+			"Where there is a `separator`, the header is split, spaces are trimmed, and what has not the prefix or is no signature is skipped.",
+		},
+		Config: `provider: hmac
+hmac:
+  header: X-Signature
+  algorithm: sha256                  # sha1 sha256 sha384 sha512
+  encoding: hex                      # hex base64 base64url
+  prefix: "sha256="
+  separator: ","                     # only where the header may hold several signatures
+  signed: "{timestamp}.{body}"
+  timestamp_header: X-Timestamp
+  tolerance: 5m
+  id_header: X-Event-Id
+  type_header: X-Event-Type
+  secret_encoding: text              # text hex base64
+event_id: body.id                    # instead of id_header
+event_type: body.kind
+secrets: ["${PARTNER_SECRET}"]`,
+	},
 }
 
 // hmacRules is the section hmac, checked, with its defaults in place.

@@ -2,6 +2,8 @@
 // returns what was verified, or a refusal. It never writes, never logs a body, and knows nothing of Kafka.
 package provider
 
+//go:generate go test . -run TestReference -update
+
 import (
 	"crypto/x509"
 	"errors"

@@ -6,27 +6,31 @@ import (
 	"net/http"
 )
 
-// Shopify
-//
-//	header     X-Shopify-Hmac-Sha256: <base64>
-//	signed     body, HMAC-SHA256; the key is the text of the app's client secret
-//	tolerance  none: no time is signed
-//	ID         X-Shopify-Webhook-Id, the same for every retry; not signed
-//	type       X-Shopify-Topic; not signed
-//	time       X-Shopify-Triggered-At, RFC 3339; not signed
-//
-// Oddities: X-Shopify-Event-Id is shared by all subscriptions that one event triggers, so it does not name a
-// delivery; it stays with the headers. The preview of Shopify's "events" uses the same scheme under the names
-// without X-; they are read where X-Shopify-Hmac-Sha256 is not there. Shopify waits for 5 s.
+// shopify reads two sets of header names: those of webhooks, and those of the preview of Shopify's "events".
 var shopify = &Provider{
 	Name:            "shopify",
-	Doc:             Doc{URL: "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries"},
 	SecurityHeaders: shopifySecurity,
 	IDUnsigned:      true,
 	credentials:     secretOnly(newShopifySecret),
 	open:            openShopify,
 	sign:            signShopify,
 	sample:          sampleShopify,
+	Doc: Doc{
+		Title:     "Shopify",
+		URL:       "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries",
+		Signature: "`X-Shopify-Hmac-Sha256: <base64>`",
+		Signed:    "body, HMAC-SHA256; the key is the text of the app's client secret",
+		ID:        "`X-Shopify-Webhook-Id`, the same for every retry; not signed",
+		Type:      "`X-Shopify-Topic`; not signed",
+		Time:      "`X-Shopify-Triggered-At`, RFC 3339; not signed",
+		Retries:   "8 over 4 h; waits 5 s in all, 1 s of it to connect",
+		Notes: []string{
+			"`X-Shopify-Event-Id` is shared by all subscriptions that one event triggers, so it does not name a delivery; it stays with the headers.",
+			"The preview of Shopify's events uses the same scheme under names without `X-`. They are read where `X-Shopify-Hmac-Sha256` is not there, and never mixed with the others.",
+		},
+		Unverified: []string{"A subscription that was made through the API is removed after 8 failures in a row."},
+		Config:     "provider: shopify\nsecrets: [\"${SHOPIFY_CLIENT_SECRET}\"]",
+	},
 }
 
 // shopifyNames are the headers, canonical.

@@ -9,27 +9,30 @@ import (
 	"time"
 )
 
-// Slack
-//
-//	headers    X-Slack-Signature: v0=<hex>, X-Slack-Request-Timestamp (Unix seconds)
-//	signed     "v0:" timestamp ":" body, HMAC-SHA256; the key is the text of the signing secret
-//	tolerance  5 minutes, both ways
-//	ID         body event_id, the same for every retry
-//	type       body event.type; of what has no event (app_rate_limited), body type
-//	time       body event_time, Unix seconds
-//	handshake  a signed JSON body of type url_verification: its challenge is the answer, as plain text
-//
-// Oddities: slash commands and interactive messages are forms, whose bytes are signed; they have no event ID. The
-// type of an interactive message is that of its payload field. Slack waits for 3 s.
 var slack = &Provider{
 	Name:            "slack",
-	Doc:             Doc{URL: "https://docs.slack.dev/authentication/verifying-requests-from-slack/"},
 	AckTimeout:      2500 * time.Millisecond,
 	SecurityHeaders: []string{"X-Slack-Signature", "X-Slack-Request-Timestamp"},
 	credentials:     secretOnly(newSlackSecret),
 	open:            openSlack,
 	sign:            signSlack,
 	sample:          sampleSlack,
+	Doc: Doc{
+		Title:     "Slack",
+		URL:       "https://docs.slack.dev/authentication/verifying-requests-from-slack/",
+		Signature: "`X-Slack-Signature: v0=<hex>`, `X-Slack-Request-Timestamp`",
+		Signed:    "`v0:` timestamp `:` body, HMAC-SHA256; the key is the text of the signing secret",
+		Tolerance: "5 minutes, both ways; Unix seconds",
+		ID:        "body `event_id`, the same for every retry",
+		Type:      "body `event.type`; of what has no event (`app_rate_limited`), body `type`",
+		Time:      "body `event_time`, Unix seconds",
+		Handshake: "a signed JSON body of type `url_verification`: its `challenge` is the answer, as `text/plain` with `nosniff`; only visible ASCII up to 1,024 characters is echoed",
+		Retries:   "3: at once, after 1 and after 5 minutes; waits 3 s, so the ingress waits up to 2.5 s for Kafka",
+		Notes: []string{
+			"Slash commands and interactive messages are forms, whose bytes are signed; they have no event ID. The type of an interactive message is that of its `payload`.",
+		},
+		Config: "provider: slack\nsecrets: [\"${SLACK_SIGNING_SECRET}\"]",
+	},
 }
 
 type slackScheme struct {

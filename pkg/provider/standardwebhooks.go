@@ -11,38 +11,57 @@ import (
 	"time"
 )
 
-// Standard Webhooks 1.0
-//
-//	headers    webhook-id, webhook-timestamp (Unix seconds), webhook-signature: v1,<base64>[ v1,<base64>…]
-//	signed     id "." timestamp "." body, HMAC-SHA256; the key is the secret's base64, behind whsec_
-//	tolerance  5 minutes, both ways
-//	ID         webhook-id, the same for every retry; signed
-//	type       body type (the specification advises it)
-//	time       body timestamp, RFC 3339 (likewise); webhook-timestamp is that of the attempt
-//
-// Oddities: other versions than v1 are skipped (v1a is a signature with Ed25519, which the reference libraries do not
-// check either). An ID with a dot is refused: its signature would fit another ID with another body as well. The
-// Go library takes the empty key; this one does not. Svix writes svix- for webhook-; either is read, a complete
-// set of the preset's own names first, and never a mixture.
 var standardWebhooks = &Provider{
 	Name:            "standard-webhooks",
-	Doc:             Doc{URL: "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md"},
 	SecurityHeaders: standardSecurity,
 	credentials:     secretOnly(newWhsec),
 	open:            func(o *opening) opened { return openStandard(o, webhookNames, svixNames) },
 	sign:            func(in *SignInput) (Signed, error) { return signStandard(in, webhookNames) },
 	sample:          sampleStandard,
+	Doc: Doc{
+		Title:     "Standard Webhooks 1.0",
+		URL:       "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
+		Signature: "`webhook-signature: v1,<base64>[ v1,<base64>…]`, `webhook-id`, `webhook-timestamp`",
+		Signed:    "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`",
+		Tolerance: "5 minutes, both ways; Unix seconds",
+		ID:        "`webhook-id`, the same for every retry; signed",
+		Type:      "body `type` (the specification advises it)",
+		Time:      "body `timestamp`, RFC 3339 (likewise); `webhook-timestamp` is that of the attempt",
+		Retries:   "the sender's to decide; the specification advises back-off over several days, and 15 to 30 s for an answer",
+		Notes:     standardNotes,
+		Config:    "provider: standard-webhooks\nsecrets: [\"${STANDARD_WEBHOOKS_SECRET}\"]",
+	},
 }
 
 // Svix is Standard Webhooks, which came out of it, with header names of its own.
 var svix = &Provider{
 	Name:            "svix",
-	Doc:             Doc{URL: "https://docs.svix.com/receiving/verifying-payloads/how-manual"},
 	SecurityHeaders: standardSecurity,
 	credentials:     secretOnly(newWhsec),
 	open:            func(o *opening) opened { return openStandard(o, svixNames, webhookNames) },
 	sign:            func(in *SignInput) (Signed, error) { return signStandard(in, svixNames) },
 	sample:          sampleStandard,
+	Doc: Doc{
+		Title:      "Svix",
+		URL:        "https://docs.svix.com/receiving/verifying-payloads/how-manual",
+		Signature:  "`svix-signature: v1,<base64>[ v1,<base64>…]`, `svix-id`, `svix-timestamp`",
+		Signed:     "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`",
+		Tolerance:  "5 minutes, both ways; Unix seconds",
+		ID:         "`svix-id`, the same for every retry; signed",
+		Type:       "body `type` (the specification advises it)",
+		Time:       "body `timestamp`, RFC 3339 (likewise); `svix-timestamp` is that of the attempt",
+		Retries:    "8 attempts over about 28 h by default; waits 15 s",
+		Notes:      standardNotes,
+		Unverified: []string{"The schedule of the attempts, and the 15 s."},
+		Config:     "provider: svix\nsecrets: [\"${SVIX_SECRET}\"]",
+	},
+}
+
+var standardNotes = []string{
+	"Other versions than `v1` are skipped (`v1a` is a signature with Ed25519, which the reference libraries do not check either); keys for Ed25519 (`whpk_`, `whsk_`) are refused at load.",
+	"An ID must be visible ASCII without a dot: the signature of `a.1` would fit `a` with another time and body.",
+	"The Go library takes the empty key; this preset does not.",
+	"Svix writes `svix-` for `webhook-`. Either is read, a complete set of the preset's own names first, and never a mixture.",
 }
 
 // standardNames are the three headers, canonical.

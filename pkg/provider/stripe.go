@@ -8,27 +8,31 @@ import (
 	"time"
 )
 
-// Stripe
-//
-//	header     Stripe-Signature: t=<Unix seconds>,v1=<hex>[,v1=…][,v0=…]
-//	signed     t "." body, HMAC-SHA256; the key is the whole text of the secret, whsec_ included
-//	tolerance  5 minutes, both ways (Stripe's own libraries look at the age alone)
-//	ID         body id, the same for every retry and every endpoint
-//	type       body type
-//	time       body created, Unix seconds
-//
-// Oddities: while a secret is rolled there is one v1 per secret; other schemes than v1 are skipped, for they would
-// be a way down to a weaker one. A header with a part that is not name=value is refused as a whole, as stripe-go
-// does; so is one with two t, of which Stripe's libraries take now the first, now the last. pending_webhooks
-// changes between retries.
 var stripe = &Provider{
 	Name:            "stripe",
-	Doc:             Doc{URL: "https://docs.stripe.com/webhooks#verify-official-libraries"},
 	SecurityHeaders: []string{"Stripe-Signature"},
 	credentials:     secretOnly(newWhsec),
 	open:            openStripe,
 	sign:            signStripe,
 	sample:          sampleStripe,
+	Doc: Doc{
+		Title:     "Stripe",
+		URL:       "https://docs.stripe.com/webhooks#verify-official-libraries",
+		Signature: "`Stripe-Signature: t=<Unix seconds>,v1=<hex>[,v1=…][,v0=…]`",
+		Signed:    "`t`, `.`, body; HMAC-SHA256; the key is the whole text of the secret, `whsec_` included",
+		Tolerance: "5 minutes, both ways (Stripe's own libraries look at the age alone)",
+		ID:        "body `id`, the same for every retry and every endpoint",
+		Type:      "body `type`",
+		Time:      "body `created`, Unix seconds",
+		Retries:   "up to 3 days with back-off, each with a new time and signature; in a sandbox 3 within some hours",
+		Notes: []string{
+			"While a secret is rolled, there is one `v1` for each secret. Other schemes than `v1` are skipped, for they would be a way down to a weaker one.",
+			"A header with a part that is not `name=value` is refused as a whole, as stripe-go does; so is one with two `t`, of which Stripe's libraries take now the first, now the last.",
+			"`pending_webhooks` changes between retries.",
+		},
+		Unverified: []string{"How often and how long Stripe sends again; how long it waits for an answer is not published."},
+		Config:     "provider: stripe\nsecrets: [\"${STRIPE_WEBHOOK_SECRET}\"]",
+	},
 }
 
 type stripeScheme struct {
