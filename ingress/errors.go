@@ -16,6 +16,8 @@ const (
 	outHandshake   outcome = "handshake"
 	outMalformed   outcome = "malformed"
 	outUnauthentic outcome = "unauthenticated"
+	outForbidden   outcome = "forbidden"
+	outNoKey       outcome = "key_unavailable"
 	outUnknown     outcome = "unknown_source"
 	outMethod      outcome = "method_not_allowed"
 	outTooLarge    outcome = "too_large"
@@ -43,6 +45,8 @@ var refusals = map[outcome]refusal{
 	outBadRead:     {http.StatusBadRequest, "incomplete", "Incomplete request", "The body ended early or came too slowly."},
 	outMissingID:   {http.StatusBadRequest, "missing-id", "Missing event ID", "This source takes only deliveries that carry an event ID."},
 	outUnauthentic: {http.StatusUnauthorized, "unauthenticated", "Not authenticated", "The signature is missing, wrong, or outside its time."},
+	outForbidden:   {http.StatusForbidden, "forbidden", "Forbidden", "The handshake does not carry what this source expects."},
+	outNoKey:       {http.StatusServiceUnavailable, "key-unavailable", "Key unavailable", "The key that verifies this request could not be fetched. Send it again."},
 	outUnknown:     {http.StatusNotFound, "unknown-source", "Unknown source", "There is no source of this name."},
 	outMethod:      {http.StatusMethodNotAllowed, "method-not-allowed", "Method not allowed", "This source's provider does not send with this method."},
 	outTooLarge:    {http.StatusRequestEntityTooLarge, "too-large", "Body too large", "The body is larger than this source may send."},

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,10 +19,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/provider"
 )
 
-const (
-	headerDeliveryID = "Catchment-Delivery-Id"
-	redacted         = "[redacted]"
-)
+const headerDeliveryID = "Catchment-Delivery-Id"
 
 func (s *Service) routes() (*gin.Engine, error) {
 	gin.SetMode(gin.ReleaseMode)
@@ -56,6 +52,7 @@ func (s *Service) recover(c *gin.Context) {
 type request struct {
 	*gin.Context
 	src      *source
+	judge    *Judge // the source's, as it was when the request came
 	id       string // delivery ID
 	started  time.Time
 	body     []byte
@@ -73,18 +70,13 @@ func (s *Service) receive(c *gin.Context) {
 		s.refuse(r, outUnknown, "unknown source")
 		return
 	}
-	r.src = src
+	r.src, r.judge = src, src.judge.Load()
 	defer func() { src.seconds.Observe(s.now().Sub(r.started).Seconds()) }()
-	if !src.rules.Provider().Accepts(c.Request.Method) {
-		c.Header("Allow", src.rules.Provider().Allow())
-		s.refuse(r, outMethod, "method not allowed")
+	if o, reason := r.judge.admit(c.Request.Method, c.Request.Header); o != "" {
+		s.refuse(r, o, reason)
 		return
 	}
-	if enc := c.Request.Header.Values("Content-Encoding"); len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
-		s.refuse(r, outEncoding, "content encoding is not identity")
-		return
-	}
-	body, held, err := s.budget.read(c.Request.Body, c.Request.ContentLength, src.maxBody)
+	body, held, err := s.budget.read(c.Request.Body, c.Request.ContentLength, r.judge.maxBody)
 	release := sync.OnceFunc(func() { s.budget.give(held) })
 	handedOver := false
 	defer func() {
@@ -113,17 +105,22 @@ func sourceName(c *gin.Context) string {
 // accept handles a request that has been read. It returns true once the producer has taken over the body: then
 // the producer calls release.
 func (s *Service) accept(r *request, release func()) bool {
-	v, err := r.src.rules.Receive(r.Request.Context(), &provider.Request{
-		Method: r.Request.Method, Path: r.Request.URL.EscapedPath(), RawQuery: r.Request.URL.RawQuery,
-		Header: r.Request.Header, Body: r.body, Now: r.received,
-	})
-	if err != nil {
-		s.refuseVerify(r, err)
+	g := r.judge.verify(r.Request.Context(), s.judged(r))
+	r.eventID = g.Verified.ID
+	switch g.outcome() {
+	case outAccepted:
+		r.countVerified(&g.Verified)
+	case outHandshake:
+		r.countVerified(&g.Verified)
+		r.src.counters[outHandshake].Inc()
+		r.write(g.Response)
+		return false
+	default:
+		s.refuse(r, g.outcome(), g.Reason)
 		return false
 	}
-	s.metrics.verified.WithLabelValues(r.src.name, v.SecretID).Inc()
-	if v.Handshake != nil {
-		s.handshake(r, v.Handshake)
+	if r.judge.inspect(&g); g.outcome() != outAccepted {
+		s.refuse(r, g.outcome(), g.Reason)
 		return false
 	}
 	if err := s.topic.err(); err != nil {
@@ -131,17 +128,12 @@ func (s *Service) accept(r *request, release func()) bool {
 		return false
 	}
 	r.digest = sha256.Sum256(r.body)
-	d := s.delivery(r, &v)
-	r.eventID = d.ID
-	if v.IDMissing && r.src.rejectNoID {
-		s.refuse(r, outMissingID, "no event ID in the delivery")
-		return false
-	}
+	d := r.delivery(&g.Verified)
 	var key seenKey
 	if s.seen != nil {
 		key = keyOf(s.topic.scope(), r.src.name, d.ID, r.digest)
 		if s.seen.has(key, r.received) {
-			s.succeed(r, outDuplicate, d.ID)
+			r.succeed(outDuplicate, d.ID, g.Response)
 			return false
 		}
 	}
@@ -150,7 +142,7 @@ func (s *Service) accept(r *request, release func()) bool {
 		if s.seen != nil {
 			s.seen.add(key, s.now())
 		}
-		s.succeed(r, outAccepted, d.ID)
+		r.succeed(outAccepted, d.ID, g.Response)
 	case errors.Is(err, errDeadline):
 		s.refuse(r, outAckTimeout, "no acknowledgement within "+r.src.ackTimeout.String())
 	case errors.Is(err, errFull):
@@ -161,22 +153,42 @@ func (s *Service) accept(r *request, release func()) bool {
 	return true
 }
 
-// delivery makes what goes to Kafka.
-func (s *Service) delivery(r *request, v *provider.Verified) *event.Delivery {
+// judged is the request as the judge sees it.
+func (s *Service) judged(r *request) *provider.Request {
 	req := r.Request
+	p := &provider.Request{
+		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery,
+		Header: req.Header, Body: r.body, Now: r.received, FromProxy: s.proxies.include(req.RemoteAddr),
+	}
+	if req.TLS != nil {
+		p.Peer = req.TLS.PeerCertificates
+	}
+	return p
+}
+
+// countVerified shows which secret is in use. Handshakes that prove nothing are not counted.
+func (r *request) countVerified(v *provider.Verified) {
+	if v.Handshake == nil || v.SecretID != "" {
+		r.src.verified.WithLabelValues(v.SecretID).Inc()
+	}
+}
+
+// delivery makes what goes to Kafka.
+func (r *request) delivery(v *provider.Verified) *event.Delivery {
+	req, hide, p := r.Request, &r.judge.redaction, r.judge.rules.Provider()
 	d := &event.Delivery{
-		Source: r.src.name, Provider: r.src.rules.Provider().Name,
+		Source: r.src.name, Provider: p.Name,
 		ID: v.ID, Type: v.Type, Time: v.Time, ReceivedAt: r.received.UTC(), DeliveryID: r.id,
 		SecretID: v.SecretID, RemoteAddr: r.ClientIP(), Method: req.Method,
-		Path: req.URL.EscapedPath(), Query: req.URL.RawQuery, SignedURL: v.SignedURL,
+		Path: req.URL.EscapedPath(), Query: hide.query(req.URL.RawQuery), SignedURL: hide.url(v.SignedURL),
 		ContentType: req.Header.Get("Content-Type"), Body: r.body,
-		Headers: storedHeaders(req, r.src.secret),
+		Headers: hide.stored(req),
 	}
 	if tp := req.Header.Get("Traceparent"); validTraceParent(tp) {
 		d.TraceParent, d.TraceState = tp, req.Header.Get("Tracestate")
 	}
 	var flags []string
-	switch r.src.rules.Provider().Authenticity {
+	switch p.Authenticity {
 	case provider.AuthSigned:
 		flags = append(flags, event.FlagVerified)
 	case provider.AuthNone:
@@ -199,24 +211,6 @@ func (s *Service) delivery(r *request, v *provider.Verified) *event.Delivery {
 	return d
 }
 
-// storedHeaders lists the request's headers by name, those that hold a secret redacted. Go's server moves Host
-// out of the headers; it is evidence as well.
-func storedHeaders(req *http.Request, secret map[string]bool) []event.Header {
-	hs := make([]event.Header, 0, len(req.Header)+1)
-	hs = append(hs, event.Header{Name: "host", Value: req.Host})
-	for name, values := range req.Header {
-		lower := strings.ToLower(name)
-		for _, v := range values {
-			if secret[name] {
-				v = redacted
-			}
-			hs = append(hs, event.Header{Name: lower, Value: v})
-		}
-	}
-	slices.SortStableFunc(hs, func(a, b event.Header) int { return strings.Compare(a.Name, b.Name) })
-	return hs
-}
-
 // validTraceParent checks the form of W3C trace context, version 00.
 func validTraceParent(s string) bool {
 	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
@@ -237,18 +231,26 @@ type accepted struct {
 	Source string `json:"source"`
 }
 
-func (s *Service) succeed(r *request, o outcome, id string) {
+// succeed answers 200, or as the provider demands.
+func (r *request) succeed(o outcome, id string, own *provider.Response) {
 	r.src.counters[o].Inc()
+	if own != nil {
+		r.write(own)
+		return
+	}
 	body, _ := json.Marshal(accepted{string(o), id, r.src.name}) // strings always marshal
 	r.Header("Content-Type", "application/json")
 	r.Writer.WriteHeader(http.StatusOK)
 	_, _ = r.Writer.Write(body)
 }
 
-func (s *Service) handshake(r *request, a *provider.Response) {
-	r.src.counters[outHandshake].Inc()
+// write sends an answer that a provider demands word for word.
+func (r *request) write(a *provider.Response) {
+	h := r.Writer.Header()
 	for name, values := range a.Header {
-		r.Writer.Header()[name] = values
+		if name != headerDeliveryID {
+			h[name] = values
+		}
 	}
 	r.Writer.WriteHeader(a.Status)
 	_, _ = r.Writer.Write(a.Body)
@@ -267,19 +269,6 @@ func (s *Service) refuseRead(r *request, err error) {
 	}
 }
 
-func (s *Service) refuseVerify(r *request, err error) {
-	var ref *provider.Refusal
-	if !errors.As(err, &ref) {
-		s.refuse(r, outInternal, err.Error())
-		return
-	}
-	o := outMalformed
-	if ref.Status == http.StatusUnauthorized {
-		o = outUnauthentic
-	}
-	s.refuse(r, o, ref.Reason)
-}
-
 // refuse answers with a problem and logs one line.
 func (s *Service) refuse(r *request, o outcome, reason string) {
 	name := unknownSource
@@ -290,6 +279,9 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 		s.metrics.requests.WithLabelValues(name, string(o)).Inc()
 	}
 	ref := refusals[o]
+	if o == outMethod {
+		r.Header("Allow", r.judge.rules.Provider().Allow())
+	}
 	attrs := []any{"delivery_id", r.id, "source", name, "status", ref.status, "outcome", string(o), "reason", reason, "remote_addr", r.ClientIP()}
 	if r.eventID != "" {
 		attrs = append(attrs, "event_id", cut(r.eventID))

@@ -27,6 +27,7 @@ type Service struct {
 	cfg     settings.Ingress
 	log     *slog.Logger
 	sources map[string]*source
+	proxies prefixes
 	engine  *gin.Engine
 	metrics *metrics
 	budget  *budget
@@ -42,13 +43,12 @@ type Service struct {
 // source is one endpoint with all that its requests need, looked up once.
 type source struct {
 	name       string
-	rules      *provider.Source
+	judge      atomic.Pointer[Judge]
 	ackTimeout time.Duration
 	maxBody    int64
-	rejectNoID bool
 	atOnce     bool // no linger
-	secret     map[string]bool
 	counters   map[outcome]prometheus.Counter
+	verified   *prometheus.CounterVec // by the secret's ID
 	seconds    prometheus.Observer
 }
 
@@ -58,6 +58,10 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	s := &Service{
 		cfg: cfg.Ingress, log: log.With(slog.String("service", "ingress")), sources: map[string]*source{},
 		metrics: newMetrics(reg), now: time.Now,
+	}
+	var err error
+	if s.proxies, err = parsePrefixes(cfg.Ingress.TrustedProxies); err != nil {
+		return nil, err
 	}
 	s.budget = &budget{limit: int64(cfg.Ingress.InFlightBytes), gauge: s.metrics.inflight}
 	if cfg.Ingress.Dedup.Store == "memory" {
@@ -72,7 +76,6 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
-	var err error
 	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
 		return nil, err
 	}
@@ -89,28 +92,25 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 
 func (s *Service) openSource(cfg *settings.File, name string) (*source, config.Errors) {
 	c := cfg.Sources[name]
-	rules, errs := cfg.OpenSource(name)
+	judge, errs := NewJudge(cfg, name, nil)
 	if len(errs) > 0 {
 		return nil, errs
 	}
-	p := rules.Provider()
+	p := judge.rules.Provider()
 	src := &source{
-		name: name, rules: rules, maxBody: int64(c.MaxBody), rejectNoID: c.OnMissingID == "reject",
-		atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout,
+		name: name, maxBody: judge.maxBody, atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout,
 		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
-		secret: map[string]bool{"Authorization": true, "Proxy-Authorization": true, "Cookie": true, "X-Api-Key": true},
+		verified: s.metrics.verified.MustCurryWith(prometheus.Labels{"source": name}),
 	}
-	for _, h := range rules.SecretHeaders() {
-		src.secret[h] = true
-	}
-	if src.maxBody == 0 {
-		src.maxBody = int64(cfg.Ingress.MaxBody)
-	}
+	src.judge.Store(judge)
 	if src.ackTimeout == 0 {
 		src.ackTimeout = p.AckTimeout
 	}
 	if src.ackTimeout == 0 {
 		src.ackTimeout = defaultAckTimeout
+	}
+	if p.Authenticity == provider.AuthNone {
+		s.log.Warn("this source takes requests from anybody: its provider checks nothing", slog.String("source", name), slog.String("provider", p.Name))
 	}
 	return src, nil
 }

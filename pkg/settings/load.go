@@ -108,7 +108,7 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 			add(path+".linger", "expected 0s: a source either waits as ingress.linger says, or not at all")
 		}
 		if slices.Contains(need, NeedSources) && s.Provider != "" {
-			_, es := f.OpenSource(name)
+			_, es := f.OpenSource(name, nil)
 			errs = append(errs, slices.DeleteFunc(es, func(e config.Error) bool { return told(known, e) })...)
 		}
 	}
@@ -195,12 +195,14 @@ func (f *File) checkOperations() (errs config.Errors) {
 	return errs
 }
 
-// OpenSource opens the scheme of a source. The errors name the keys that are wrong.
-func (f *File) OpenSource(name string) (*provider.Source, config.Errors) {
+// OpenSource opens the scheme of a source; keys are where it gets those from that it must fetch, nil: the network. The
+// errors name the keys of the configuration that are wrong.
+func (f *File) OpenSource(name string, keys provider.Keys) (*provider.Source, config.Errors) {
 	s, path := f.Sources[name], "sources."+name
 	cfg := provider.Config{
 		Source: name, Provider: s.Provider, Options: s.Options, HMAC: s.HMAC,
 		EventID: s.EventID, EventType: s.EventType, PublicURL: s.PublicURL,
+		Dir: f.Dir, Keys: keys,
 	}
 	var errs config.Errors
 	for i, spec := range s.Secrets {

@@ -71,7 +71,7 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, 9*time.Second, f.Sources["github"].AckTimeout)
 	require.Equal(t, "sha256", f.Sources["partner"].HMAC.Algorithm)
 	require.Equal(t, "1", f.Operations[0].Params["one"])
-	src, errs := f.OpenSource("github")
+	src, errs := f.OpenSource("github", nil)
 	require.Empty(t, errs)
 	require.Equal(t, "github", src.Provider().Name)
 
