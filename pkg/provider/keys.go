@@ -1,8 +1,10 @@
 package provider
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,6 +36,40 @@ type Fetch struct {
 type OfflineKeys struct {
 	Content map[string][]byte // by Fetch.Name
 	Pool    *x509.CertPool    // nil: the system's roots
+}
+
+// offlineFile is how OfflineKeys are written down.
+type offlineFile struct {
+	Fetch map[string]json.RawMessage `json:"fetch"`
+	Roots []string                   `json:"roots"`
+}
+
+// ParseOfflineKeys reads {"fetch": {name: content}, "roots": [PEM]}. A content is a text, or JSON as it stands (a key
+// set). Without roots, certificates must chain to the system's.
+func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
+	var f offlineFile
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil {
+		return nil, fmt.Errorf("expected {\"fetch\": {URL: content}, \"roots\": [PEM]}: %w", err)
+	}
+	k := &OfflineKeys{Content: make(map[string][]byte, len(f.Fetch))}
+	for name, raw := range f.Fetch {
+		k.Content[name] = raw
+		var text string
+		if json.Unmarshal(raw, &text) == nil {
+			k.Content[name] = []byte(text)
+		}
+	}
+	for i, text := range f.Roots {
+		if k.Pool == nil {
+			k.Pool = x509.NewCertPool()
+		}
+		if !k.Pool.AppendCertsFromPEM([]byte(text)) {
+			return nil, fmt.Errorf("roots[%d]: expected certificates in PEM", i)
+		}
+	}
+	return k, nil
 }
 
 var errNotGiven = errors.New("is not among the given keys")
