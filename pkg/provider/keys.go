@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 )
@@ -23,7 +24,9 @@ type Keys interface {
 // Fetch is one thing to get.
 type Fetch struct {
 	// Name stands for the content in OfflineKeys: the URL, or jwks: and the source's name.
-	Name   string
+	Name string
+	// Source is the source's name: each has a budget of look-ups.
+	Source string
 	Method string // empty: GET
 	URL    *url.URL
 	Header http.Header
@@ -74,9 +77,52 @@ func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
 
 var errNotGiven = errors.New("is not among the given keys")
 
-// Fetch returns the content of that name.
+// ParseOfflineKeys reads {"fetch":{name: content},"roots":[PEM]}. Content that is not a string is the JSON value itself,
+// such as a key set.
+func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
+	var file struct {
+		Fetch map[string]json.RawMessage `json:"fetch"`
+		Roots []string                   `json:"roots"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&file); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errKeysTrailing
+	}
+	k := &OfflineKeys{Content: make(map[string][]byte, len(file.Fetch))}
+	for name, v := range file.Fetch {
+		k.Content[name] = v
+		var text string
+		if json.Unmarshal(v, &text) == nil && v[0] == '"' {
+			k.Content[name] = []byte(text)
+		}
+	}
+	if file.Roots == nil {
+		return k, nil
+	}
+	k.Pool = x509.NewCertPool()
+	for i, text := range file.Roots {
+		if !k.Pool.AppendCertsFromPEM([]byte(text)) {
+			return nil, fmt.Errorf("keys: roots[%d] %w", i, errNoPEM)
+		}
+	}
+	return k, nil
+}
+
+var (
+	errKeysTrailing = errors.New("keys: text after the JSON value")
+	errNoPEM        = errors.New("has no certificate in PEM form")
+)
+
+// Fetch returns the content of that name, else of that URL.
 func (k *OfflineKeys) Fetch(_ context.Context, f *Fetch) ([]byte, error) {
 	b, ok := k.Content[f.Name]
+	if !ok && f.URL != nil {
+		b, ok = k.Content[f.URL.String()]
+	}
 	if !ok {
 		return nil, fmt.Errorf("%s %w", f.Name, errNotGiven)
 	}

@@ -68,6 +68,9 @@ func New(cfg Config) (*Source, error) {
 	if !ok {
 		return nil, &ConfigError{Key: "provider", Err: fmt.Errorf("unknown provider %q: expected one of %s", cfg.Provider, Names())}
 	}
+	if cfg.Keys == nil {
+		cfg.Keys = networkKeys()
+	}
 	o := newOpening(p, cfg)
 	s := &Source{provider: p, keys: o.keys}
 	o.url = o.publicURL()
