@@ -56,6 +56,9 @@ func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
 	if err := dec.Decode(&f); err != nil {
 		return nil, fmt.Errorf("expected {\"fetch\": {URL: content}, \"roots\": [PEM]}: %w", err)
 	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errKeysTrailing
+	}
 	k := &OfflineKeys{Content: make(map[string][]byte, len(f.Fetch))}
 	for name, raw := range f.Fetch {
 		k.Content[name] = raw
@@ -75,46 +78,9 @@ func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
 	return k, nil
 }
 
-var errNotGiven = errors.New("is not among the given keys")
-
-// ParseOfflineKeys reads {"fetch":{name: content},"roots":[PEM]}. Content that is not a string is the JSON value itself,
-// such as a key set.
-func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
-	var file struct {
-		Fetch map[string]json.RawMessage `json:"fetch"`
-		Roots []string                   `json:"roots"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&file); err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errKeysTrailing
-	}
-	k := &OfflineKeys{Content: make(map[string][]byte, len(file.Fetch))}
-	for name, v := range file.Fetch {
-		k.Content[name] = v
-		var text string
-		if json.Unmarshal(v, &text) == nil && v[0] == '"' {
-			k.Content[name] = []byte(text)
-		}
-	}
-	if file.Roots == nil {
-		return k, nil
-	}
-	k.Pool = x509.NewCertPool()
-	for i, text := range file.Roots {
-		if !k.Pool.AppendCertsFromPEM([]byte(text)) {
-			return nil, fmt.Errorf("keys: roots[%d] %w", i, errNoPEM)
-		}
-	}
-	return k, nil
-}
-
 var (
-	errKeysTrailing = errors.New("keys: text after the JSON value")
-	errNoPEM        = errors.New("has no certificate in PEM form")
+	errNotGiven     = errors.New("is not among the given keys")
+	errKeysTrailing = errors.New("text after the JSON value")
 )
 
 // Fetch returns the content of that name, else of that URL.

@@ -312,23 +312,14 @@ func fakeDNS(t *testing.T, texts ...string) *net.Resolver {
 	}}
 }
 
-func TestOfflineKeys(t *testing.T) {
-	k, err := ParseOfflineKeys([]byte(`{"fetch":{"https://a.example/x.pem":"text\n","jwks:bank":{"keys":[]}}}`))
+func TestOfflineKeysByURL(t *testing.T) {
+	k, err := ParseOfflineKeys([]byte(`{"fetch":{"https://a.example/x.pem":"text\n"}}`))
 	require.NoError(t, err)
-	require.Nil(t, k.Roots())
-	b, err := k.Fetch(t.Context(), &Fetch{Name: "https://a.example/x.pem"})
-	require.NoError(t, err)
-	require.Equal(t, "text\n", string(b))
-	b, err = k.Fetch(t.Context(), &Fetch{Name: "jwks:bank"})
-	require.NoError(t, err)
-	require.JSONEq(t, `{"keys":[]}`, string(b))
-	b, err = k.Fetch(t.Context(), fetchOf(t, "https://a.example/x.pem"))
+	f := fetchOf(t, "https://a.example/x.pem")
+	f.Name = "jwks:bank"
+	b, err := k.Fetch(t.Context(), f)
 	require.NoError(t, err)
 	require.Equal(t, "text\n", string(b))
-	_, err = k.Fetch(t.Context(), &Fetch{Name: "jwks:other"})
-	require.ErrorContains(t, err, "jwks:other is not among the given keys")
-	for _, bad := range []string{``, `[]`, `{"fetch":[]}`, `{"roots":["x"]}`, `{"other":1}`, `{} {}`} {
-		_, err := ParseOfflineKeys([]byte(bad))
-		require.Error(t, err, bad)
-	}
+	_, err = ParseOfflineKeys([]byte(`{} {}`))
+	require.ErrorIs(t, err, errKeysTrailing)
 }
