@@ -2,14 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers smoke bench fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers smoke bench bench-ingress fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/catchment-dev/catchment/pkg/run.Version=$(VERSION)
 PACKAGES ?= work
 FLAGS ?=
-FUZZTIME ?= 10s
+FUZZTIME ?= 2m
 PARTS := .parts
 
 help: ## print this
@@ -44,7 +44,12 @@ smoke: build ## run the shipped program from outside: up, send, wrong requests, 
 bench: ## print the benchmarks
 	go test -run '^$$' -bench . -benchmem -timeout 30m $(FLAGS) $(PACKAGES)
 
-fuzz: ## run every fuzz target for FUZZTIME (10s)
+bench-ingress: build ## measure the ingress against a bare program and Bento on three real brokers; writes docs/benchmarks.md
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	(cd ingress/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./ingress/bench; \
+	$$dir/bench -ingress bin/catchment-ingress -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
+
+fuzz: ## run every fuzz target for FUZZTIME (2m)
 	@for module in $(MODULES); do cd $$module; \
 	  grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r package; do \
 	    grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$package/*_test.go | cut -c6- | while read -r target; do \
