@@ -85,7 +85,7 @@ func newRoot(a *app) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(
-		newUp(a), newSend(a), newEvents(a), newSources(a), newStatus(a),
+		newUp(a), newSend(a), newVerify(a), newEvents(a), newSources(a), newStatus(a),
 		newMigrate(a), newTopics(a), newConfig(a), newHealthcheck(a), newVersion(a),
 	)
 	return root

@@ -53,6 +53,27 @@ func Load(path string, need ...Section) (*File, error) {
 
 // Parse is Load for data that has been read already; relative paths start at the folder of path.
 func Parse(path string, data []byte, need ...Section) (*File, error) {
+	f, errs, err := parse(path, data, need)
+	if err != nil {
+		return nil, err
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides. The
+// error is that of reading the file, or config.Errors when it is no YAML.
+func LoadPartly(path string, need ...Section) (*File, config.Errors, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return parse(path, data, need)
+}
+
+func parse(path string, data []byte, need []Section) (*File, config.Errors, error) {
 	f := &File{}
 	ix, err := config.Parse(path, data, f, config.Options{
 		EnvPrefix: "CATCHMENT",
@@ -60,21 +81,18 @@ func Parse(path string, data []byte, need ...Section) (*File, error) {
 	})
 	var errs config.Errors
 	if err != nil && !errors.As(err, &errs) {
-		return nil, err
+		return nil, nil, err
 	}
 	if ix == nil { // not YAML at all
-		return nil, errs
+		return nil, nil, errs
 	}
 	f.Index = ix
 	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("folder of %s: %w", path, err)
+		return nil, nil, fmt.Errorf("folder of %s: %w", path, err)
 	}
 	errs = append(errs, f.check(need, errs)...)
 	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
-	if err := errs.Err(); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f, errs, nil
 }
 
 // Errorf makes an error about the value at path, with its file, line and column.
