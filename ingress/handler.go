@@ -52,7 +52,7 @@ func (s *Service) recover(c *gin.Context) {
 type request struct {
 	*gin.Context
 	src      *source
-	judge    *Judge // the source's, as it was when the request came
+	*rules          // the source's, as they were when the request came
 	id       string // delivery ID
 	started  time.Time
 	body     []byte
@@ -70,7 +70,7 @@ func (s *Service) receive(c *gin.Context) {
 		s.refuse(r, outUnknown, "unknown source")
 		return
 	}
-	r.src, r.judge = src, src.judge.Load()
+	r.src, r.rules = src, src.rules.Load()
 	defer func() { src.seconds.Observe(s.now().Sub(r.started).Seconds()) }()
 	if o, reason := r.judge.admit(c.Request.Method, c.Request.Header); o != "" {
 		s.refuse(r, o, reason)
@@ -168,8 +168,8 @@ func (s *Service) judged(r *request) *provider.Request {
 
 // countVerified shows which secret is in use. Handshakes that prove nothing are not counted.
 func (r *request) countVerified(v *provider.Verified) {
-	if v.Handshake == nil || v.SecretID != "" {
-		r.src.verified.WithLabelValues(v.SecretID).Inc()
+	if c, ok := r.verified[v.SecretID]; ok && (v.Handshake == nil || v.SecretID != "") {
+		c.Inc()
 	}
 }
 

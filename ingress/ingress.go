@@ -30,6 +30,7 @@ type Service struct {
 	proxies prefixes
 	engine  *gin.Engine
 	metrics *metrics
+	secrets *secrets
 	budget  *budget
 	seen    *seen // nil: no look-up
 	pub     *publisher
@@ -43,13 +44,18 @@ type Service struct {
 // source is one endpoint with all that its requests need, looked up once.
 type source struct {
 	name       string
-	judge      atomic.Pointer[Judge]
+	rules      atomic.Pointer[rules]
 	ackTimeout time.Duration
 	maxBody    int64
 	atOnce     bool // no linger
 	counters   map[outcome]prometheus.Counter
-	verified   *prometheus.CounterVec // by the secret's ID
 	seconds    prometheus.Observer
+}
+
+// rules are what a reload of the secrets replaces, all at once; a request keeps those with which it began.
+type rules struct {
+	judge    *Judge
+	verified map[string]prometheus.Counter // by the secret's ID
 }
 
 // New opens every source and listens on ingress.listen. It does not need Kafka to be there. The error is
@@ -76,6 +82,7 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if err := errs.Err(); err != nil {
 		return nil, err
 	}
+	s.secrets = newSecrets(cfg, s)
 	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
 		return nil, err
 	}
@@ -100,9 +107,8 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 	src := &source{
 		name: name, maxBody: judge.maxBody, atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout,
 		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
-		verified: s.metrics.verified.MustCurryWith(prometheus.Labels{"source": name}),
 	}
-	src.judge.Store(judge)
+	src.rules.Store(s.metrics.rules(name, judge))
 	if src.ackTimeout == 0 {
 		src.ackTimeout = p.AckTimeout
 	}
@@ -138,6 +144,9 @@ func (s *Service) forget() {
 	}
 }
 
+// Reload reads the sources' secrets again. Those that cannot be read stay as they are.
+func (s *Service) Reload() { s.secrets.reload() }
+
 // Name returns "ingress".
 func (s *Service) Name() string { return "ingress" }
 
@@ -163,7 +172,9 @@ func (s *Service) Run(ctx context.Context) error {
 	guard, stopGuard := context.WithCancel(ctx)
 	guardDone := make(chan struct{})
 	go func() { defer close(guardDone); s.topic.run(guard) }()
-	defer func() { stopGuard(); <-guardDone }()
+	watchDone := make(chan struct{})
+	go func() { defer close(watchDone); s.secrets.watch(guard) }()
+	defer func() { stopGuard(); <-guardDone; <-watchDone }()
 
 	srv := &http.Server{
 		Handler:           s.engine,

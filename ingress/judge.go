@@ -45,6 +45,13 @@ func NewJudge(cfg *settings.File, source string, keys provider.Keys) (*Judge, co
 	}, nil
 }
 
+// with is the judge with other secrets.
+func (j *Judge) with(rules *provider.Source) *Judge {
+	c := *j
+	c.rules, c.redaction = rules, newRedaction(rules)
+	return &c
+}
+
 // bodyLimit is the largest body that the source may send.
 func bodyLimit(cfg *settings.File, source string) int64 {
 	if n := cfg.Sources[source].MaxBody; n != 0 {

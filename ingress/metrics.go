@@ -13,6 +13,7 @@ type metrics struct {
 	inflight prometheus.Gauge
 	dataLoss prometheus.Counter
 	verified *prometheus.CounterVec
+	reloads  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -30,8 +31,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		inflight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "catchment_ingress_inflight_bytes", Help: "Bytes of bodies held, until Kafka has answered for them."}),
 		dataLoss: prometheus.NewCounter(prometheus.CounterOpts{Name: "catchment_ingress_data_loss_detected_total", Help: "Times that the producer found that Kafka may have lost acknowledged records."}),
 		verified: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_verified_total", Help: "Verified requests by the secret that verified them."}, []string{"source", "secret_id"}),
+		reloads:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_secret_reloads_total", Help: "Times that changed secrets were read again, by result: failed ones left a source's secrets as they were."}, []string{"result"}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.ack, m.inflight, m.dataLoss, m.verified)
+	for _, result := range []string{reloadOK, reloadFailed} {
+		m.reloads.WithLabelValues(result)
+	}
+	reg.MustRegister(m.requests, m.seconds, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads)
 	return m
 }
 
@@ -49,4 +54,27 @@ func (m *metrics) counters(source string) map[outcome]prometheus.Counter {
 		c[o] = m.requests.WithLabelValues(source, string(o))
 	}
 	return c
+}
+
+// rules makes the counters of the secrets in use now, so that each shows from the start.
+func (m *metrics) rules(source string, j *Judge) *rules {
+	r := &rules{judge: j, verified: map[string]prometheus.Counter{}}
+	ids := j.rules.SecretIDs()
+	if len(ids) == 0 {
+		ids = []string{""}
+	}
+	for _, id := range ids {
+		r.verified[id] = m.verified.WithLabelValues(source, id)
+	}
+	return r
+}
+
+// retire drops the counters of secrets that are gone: however often secrets change, there are only as many series as
+// there are secrets. Requests that still hold the old rules count into what nobody sees.
+func (m *metrics) retire(source string, old, now *rules) {
+	for id := range old.verified {
+		if _, kept := now.verified[id]; !kept {
+			m.verified.DeleteLabelValues(source, id)
+		}
+	}
 }

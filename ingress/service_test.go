@@ -77,6 +77,13 @@ func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, 
 	h := &harness{t: t, log: &syncBuffer{}, reg: prometheus.NewRegistry(), topic: topic, kafka: cluster}
 	h.Service, err = New(cfg, slog.New(slog.NewJSONHandler(h.log, nil)), h.reg)
 	require.NoError(t, err)
+	h.run()
+	return h
+}
+
+// run serves until the test ends, or stop is called.
+func (h *harness) run() {
+	h.t.Helper()
 	h.url = "http://" + h.Addr()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -90,8 +97,7 @@ func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, 
 		cancel()
 		return <-done
 	}
-	t.Cleanup(func() { require.NoError(t, h.stop()) })
-	return h
+	h.t.Cleanup(func() { require.NoError(h.t, h.stop()) })
 }
 
 func (h *harness) ready() {

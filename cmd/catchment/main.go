@@ -9,18 +9,28 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 func main() {
-	ctx, stop := run.Signals(context.Background())
+	ctx, stop := run.Signals(context.Background(), closing()...)
 	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// closing is SIGHUP in a terminal, where it says that the terminal was closed. Elsewhere it means to reload.
+func closing() []os.Signal {
+	if term.IsTerminal(int(os.Stdin.Fd())) {
+		return []os.Signal{syscall.SIGHUP}
+	}
+	return nil
 }
 
 // app is what all commands share.

@@ -316,14 +316,15 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, f field) {
 		return
 	}
 	if v.Type() == typeSecret {
-		if text, ok = d.secretFile(n, text, path); !ok {
+		file := ""
+		if text, file, ok = d.secretFile(n, text, path); !ok {
 			return
 		}
 		if text == "" && d.resolve {
 			d.errorf(n, path, "expected a secret, found an empty text")
 			return
 		}
-		v.Set(reflect.ValueOf(NewSecret(text)))
+		v.Set(reflect.ValueOf(Secret{text, file}))
 		return
 	}
 	if f.required && text == "" && d.resolve {
@@ -423,10 +424,11 @@ func (d *decoder) expand(n *yaml.Node, path string) (string, bool) {
 	}
 }
 
-func (d *decoder) secretFile(n *yaml.Node, text, path string) (string, bool) {
+// secretFile reads what a text names that begins with file:.
+func (d *decoder) secretFile(n *yaml.Node, text, path string) (secret, file string, ok bool) {
 	name, ok := strings.CutPrefix(text, "file:")
 	if !ok || !d.resolve {
-		return text, true
+		return text, "", true
 	}
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(d.dir, name)
@@ -434,9 +436,9 @@ func (d *decoder) secretFile(n *yaml.Node, text, path string) (string, bool) {
 	data, err := os.ReadFile(name)
 	if err != nil {
 		d.errorf(n, path, "expected a readable file with the secret: %v", err)
-		return "", false
+		return "", "", false
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), true
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), name, true
 }
 
 func deref(n *yaml.Node) *yaml.Node {

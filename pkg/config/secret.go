@@ -8,13 +8,19 @@ import (
 
 // Secret is a text that cannot print itself: every formatting verb, JSON, YAML and slog show [redacted]
 // (or nothing at all when it is empty). Only Reveal returns the text.
-type Secret struct{ text string }
+type Secret struct {
+	text string
+	file string
+}
 
 // NewSecret wraps text.
-func NewSecret(text string) Secret { return Secret{text} }
+func NewSecret(text string) Secret { return Secret{text: text} }
 
 // Reveal returns the secret text. Its callers are the places where secrets may leave the process's memory.
 func (s Secret) Reveal() string { return s.text }
+
+// File is the path of the file that the text was read from; empty: it stood in the configuration itself.
+func (s Secret) File() string { return s.file }
 
 // Empty says whether there is no text.
 func (s Secret) Empty() bool { return s.text == "" }

@@ -95,6 +95,15 @@ func (s *Source) SecretHeaders() []string {
 // SecretParameters are the query parameters that hold a secret with this source.
 func (s *Source) SecretParameters() []string { return s.rules.query }
 
+// SecretIDs are the IDs of the source's secrets, in their order.
+func (s *Source) SecretIDs() []string {
+	ids := make([]string, len(s.keys))
+	for i := range s.keys {
+		ids[i] = s.keys[i].id
+	}
+	return ids
+}
+
 // Receive decides on one request. The error is a *Refusal. It neither changes nor keeps the request. It blocks only
 // for schemes that fetch keys, and only as long as ctx lives.
 func (s *Source) Receive(ctx context.Context, r *Request) (Verified, error) {

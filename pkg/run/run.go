@@ -25,6 +25,12 @@ type Service interface {
 	Ready() error
 }
 
+// Reloader is a service that reads again, while it works, what may change under it: Group asks it to at SIGHUP.
+type Reloader interface {
+	// Reload returns when it is done. What cannot be read leaves all as it was.
+	Reload()
+}
+
 // Exit codes of every program.
 const (
 	ExitOK     = 0
@@ -61,6 +67,8 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 	}
 	ctx, stop := Signals(context.Background())
 	defer stop()
+	_, stopHangups := hangups() // what is meant to reload a service must not end it while it starts or drains
+	defer stopHangups()
 	err := f(ctx, *path)
 	if err == nil {
 		return ExitOK
@@ -73,15 +81,22 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 	return ExitFailed
 }
 
-// Signals returns a context that ends at the first SIGINT or SIGTERM. After it the signals have their default
-// effect again, so that a second one ends the process.
-func Signals(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+// Signals returns a context that ends at the first SIGINT, SIGTERM or one of more. After it the signals have their
+// default effect again, so that a second one ends the process.
+func Signals(parent context.Context, more ...os.Signal) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, append(more, os.Interrupt, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// Group runs the services until ctx ends or one of them returns. It then stops them one after the other, the
+// hangups returns a channel that gets SIGHUP, which then does not end the process.
+func hangups() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
+}
+
+// Group runs the services until ctx ends or one of them returns; at SIGHUP each Reloader reloads. It then stops them one after the other, the
 // last one first, so that each can drain into those before it, and returns what went wrong.
 func Group(ctx context.Context, services ...Service) error {
 	type ending struct {
@@ -106,10 +121,18 @@ func Group(ctx context.Context, services ...Service) error {
 			errs = append(errs, fmt.Errorf("%s: ended by itself", services[e.i].Name()))
 		}
 	}
-	select {
-	case <-ctx.Done():
-	case e := <-ended:
-		note(e, false)
+	hup, stopHup := hangups()
+	defer stopHup()
+	for working := true; working; {
+		select {
+		case <-hup:
+			reload(services)
+			continue
+		case <-ctx.Done():
+		case e := <-ended:
+			note(e, false)
+		}
+		working = false
 	}
 	for i := len(services) - 1; i >= 0; i-- {
 		cancels[i]()
@@ -119,6 +142,14 @@ func Group(ctx context.Context, services ...Service) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func reload(services []Service) {
+	for _, s := range services {
+		if r, ok := s.(Reloader); ok {
+			r.Reload()
+		}
+	}
 }
 
 // Ready joins what keeps the services from their work, or nil.

@@ -131,3 +131,37 @@ func TestSignalEndsTheContext(t *testing.T) {
 		t.Fatal("the signal was not seen")
 	}
 }
+
+// reloading counts its reloads.
+type reloading struct {
+	*fake
+	times chan struct{}
+}
+
+func (r *reloading) Reload() { r.times <- struct{}{} }
+
+func TestHangupReloadsAndDoesNotEnd(t *testing.T) {
+	_, stop := hangups() // before Main listens for it, the signal would end the test
+	defer stop()
+	r := &reloading{&fake{name: "svc", diary: &diary{}, fails: make(chan error)}, make(chan struct{}, 8)}
+	ctx, cancel := context.WithCancel(context.Background())
+	code := make(chan int, 1)
+	go func() {
+		code <- Main("svc", nil, &bytes.Buffer{}, func(context.Context, string) error { return Group(ctx, r) })
+	}()
+	for seen := 0; seen < 2; {
+		require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
+		select {
+		case <-r.times:
+			seen++
+		case <-time.After(50 * time.Millisecond): // Group did not listen yet
+		}
+	}
+	select {
+	case <-code:
+		t.Fatal("ended by SIGHUP")
+	default:
+	}
+	cancel()
+	require.Equal(t, ExitOK, <-code)
+}

@@ -86,13 +86,22 @@ func parse(path string, data []byte, need []Section) (*File, config.Errors, erro
 	if ix == nil { // not YAML at all
 		return nil, nil, errs
 	}
-	f.Index = ix
-	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
-		return nil, nil, fmt.Errorf("folder of %s: %w", path, err)
+	if err := f.place(path, ix); err != nil {
+		return nil, nil, err
 	}
 	errs = append(errs, f.check(need, errs)...)
 	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
 	return f, errs, nil
+}
+
+// place remembers where the settings come from.
+func (f *File) place(path string, ix *config.Index) (err error) {
+	f.Index = ix
+	if f.Path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("folder of %s: %w", path, err)
+	}
+	f.Dir = filepath.Dir(f.Path)
+	return nil
 }
 
 // Errorf makes an error about the value at path, with its file, line and column.
@@ -216,55 +225,32 @@ func (f *File) checkOperations() (errs config.Errors) {
 // OpenSource opens the scheme of a source; keys are where it gets those from that it must fetch, nil: the network. The
 // errors name the keys of the configuration that are wrong.
 func (f *File) OpenSource(name string, keys provider.Keys) (*provider.Source, config.Errors) {
+	secrets, unread := f.Secrets(name)
+	src, errs := f.OpenWith(name, secrets, keys)
+	if len(unread) > 0 { // there would be more secrets, could they be read
+		errs = slices.DeleteFunc(errs, func(e config.Error) bool { return e.Path == "sources."+name+".secrets" })
+	}
+	return src, append(unread, errs...)
+}
+
+// OpenWith is OpenSource with secrets that have been read already.
+func (f *File) OpenWith(name string, secrets []provider.Secret, keys provider.Keys) (*provider.Source, config.Errors) {
 	s, path := f.Sources[name], "sources."+name
-	cfg := provider.Config{
-		Source: name, Provider: s.Provider, Options: s.Options, HMAC: s.HMAC,
+	src, err := provider.New(provider.Config{
+		Source: name, Provider: s.Provider, Options: s.Options, HMAC: s.HMAC, Secrets: secrets,
 		EventID: s.EventID, EventType: s.EventType, PublicURL: s.PublicURL,
 		Dir: f.Dir, Keys: keys,
-	}
+	})
 	var errs config.Errors
-	for i, spec := range s.Secrets {
-		text, err := f.secretText(spec)
-		if err != nil {
-			errs = append(errs, f.Errorf(fmt.Sprintf("%s.secrets[%d]", path, i), "%v", err))
-			continue
-		}
-		cfg.Secrets = append(cfg.Secrets, provider.Secret{ID: spec.ID, Text: text, NotBefore: spec.NotBefore, NotAfter: spec.NotAfter})
-	}
-	unread := len(errs) > 0
-	src, err := provider.New(cfg)
 	for _, e := range flatten(err) {
 		key := ""
 		var ce *provider.ConfigError
 		if errors.As(e, &ce) {
 			key, e = "."+ce.Key, ce.Err
 		}
-		if unread && key == ".secrets" {
-			continue // there would be some, could they be read
-		}
 		errs = append(errs, f.Errorf(path+key, "%v", e))
 	}
 	return src, errs
-}
-
-func (f *File) secretText(s SecretSpec) (string, error) {
-	switch {
-	case s.File == "" && s.Value.Empty():
-		return "", errors.New("expected a secret: a text, or a mapping with value or file")
-	case s.File != "" && !s.Value.Empty():
-		return "", errors.New("expected either value or file, found both")
-	case s.File == "":
-		return s.Value.Reveal(), nil
-	}
-	data, err := os.ReadFile(f.Abs(strings.TrimPrefix(s.File, "file:")))
-	if err != nil {
-		return "", fmt.Errorf("expected a readable file with the secret: %w", err)
-	}
-	text := strings.TrimRight(string(data), "\r\n")
-	if text == "" {
-		return "", fmt.Errorf("expected a secret in %s, found an empty file", s.File)
-	}
-	return text, nil
 }
 
 // flatten returns the errors that errors.Join put together.

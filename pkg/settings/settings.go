@@ -24,7 +24,8 @@ type File struct {
 	Operations []Operation       `yaml:"operations" doc:"what is done for an event"`
 
 	Index *config.Index `yaml:"-"` // where each value stands
-	Dir   string        `yaml:"-"` // the file's folder: relative paths start here
+	Path  string        `yaml:"-"` // the file
+	Dir   string        `yaml:"-"` // its folder: relative paths start here
 }
 
 // Kafka says how to reach the cluster and what the topic must be like.
