@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -55,7 +56,7 @@ Providers: ` + provider.Names(),
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.url, "url", "", "full `URL` to post to (default: the source's, on this machine)")
-	fs.StringVar(&f.secret, "secret", "", "`secret` to sign with (default: the source's first)")
+	fs.StringVar(&f.secret, "secret", "", "`secret` to sign with (default: the source's first); the private key where the source has the public one")
 	fs.StringVar(&f.source, "source", "", "`name` of the source, when several are made for the provider")
 	fs.StringVar(&f.typ, "type", "", "only events of this `type`; with --body, what headers say of it")
 	fs.StringVar(&f.body, "body", "", "send this `file` instead of made-up events; - is standard input")
@@ -123,7 +124,7 @@ func (a *app) sendOptions(name string, f sendFlags, seeded bool) (sender.Options
 			return usage("--body: %w", err)
 		}
 	}
-	if f.url == "" || f.secret == "" {
+	if f.url == "" || f.secret == "" || f.source != "" {
 		if err := a.fromSource(&o, f.source); err != nil {
 			return sender.Options{}, err
 		}
@@ -182,13 +183,53 @@ func (a *app) fromSource(o *sender.Options, name string) error {
 	if o.URL == "" {
 		o.URL = baseURL(cfg.Ingress.Listen) + "/webhooks/" + name
 	}
-	o.HMAC = source.HMAC
+	o.HMAC, o.Settings = source.HMAC, source.Options
+	if o.SignURL, err = signURL(o.URL, source); err != nil {
+		return err
+	}
 	if o.Secret == "" {
-		if o.Secret, err = firstSecret(cfg, source); err != nil {
+		if o.Secret, err = signer(o.Provider, cfg, source); err != nil {
 			return fmt.Errorf("%w: secret of source %q: %w", run.ErrUsage, name, err)
 		}
 	}
 	return nil
+}
+
+// signURL is the URL that the provider would know, for schemes that sign it; empty: the one that is posted to.
+func signURL(target string, source settings.Source) (string, error) {
+	public, _ := source.Options["public_url"].(string)
+	if public == "" {
+		public = source.PublicURL
+	}
+	if public == "" {
+		return "", nil
+	}
+	u, err := url.Parse(target)
+	if err != nil {
+		return "", fmt.Errorf("%w: --url: %w", run.ErrUsage, err)
+	}
+	return provider.CalledURL(public, u.EscapedPath(), u.RawQuery), nil
+}
+
+// signer is what signs for the source: a secret of it, or an option. Of a key pair the source has the public half alone.
+func signer(p *provider.Provider, cfg *settings.File, source settings.Source) (string, error) {
+	if p.Authenticity == provider.AuthNone {
+		return "", nil
+	}
+	c := p.NewCredentials()
+	if c.Signer == c.Secret {
+		return firstSecret(cfg, source)
+	}
+	for name, value := range c.Options {
+		if value == c.Signer {
+			text, _ := source.Options[name].(string)
+			return text, nil
+		}
+	}
+	if p.Doc.Signer != "" {
+		return "", fmt.Errorf("it cannot sign: give with --secret %s", p.Doc.Signer)
+	}
+	return "", errors.New("it cannot sign, for it verifies with a public key: give the private one with --secret")
 }
 
 // theSource finds the one source for a provider: the one of its name, or the only one.

@@ -2,15 +2,21 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/sender"
+	"github.com/catchment-dev/catchment/ingress"
+	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 func TestSendTellsWhatHappened(t *testing.T) {
@@ -75,6 +81,70 @@ func TestSendFindsTheSource(t *testing.T) {
 			require.Equal(t, tc.path, <-paths)
 		})
 	}
+}
+
+// TestSendAsEveryProvider sends to sources as their users configure them, of which the sender finds out all it needs
+// but for private keys.
+func TestSendAsEveryProvider(t *testing.T) {
+	for _, p := range provider.All {
+		t.Run(p.Name, func(t *testing.T) {
+			c := p.NewCredentials()
+			srv := httptest.NewUnstartedServer(nil)
+			t.Cleanup(srv.Close)
+			config := sourceConfig(t, p, c, srv.Listener.Addr().String())
+			srv.Config.Handler = judging(t, config, p.Name, c.Keys)
+			srv.Start()
+			args := []string{"send", p.Name, "--config", config, "--count", "20", "--output", "json"}
+			if code, _, stderr := tool(t, args...); code != 0 {
+				require.Contains(t, stderr, "it cannot sign")
+				require.NotEmpty(t, p.Doc.Signer, "what --secret is to be")
+				args = append(args, "--secret", c.Signer)
+			}
+			code, stdout, stderr := tool(t, args...)
+			require.Equal(t, 0, code, stderr)
+			var r sender.Report
+			require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+			require.Equal(t, 20, r.Accepted)
+		})
+	}
+}
+
+// sourceConfig writes a configuration with one source, which has the preset's name.
+func sourceConfig(t *testing.T, p *provider.Provider, c provider.Credentials, listen string) string {
+	t.Helper()
+	source := map[string]any{"provider": p.Name, "options": maps.Clone(c.Options)}
+	if c.Secret != "" {
+		source["secrets"] = []any{map[string]any{"id": "test", "value": c.Secret}}
+	}
+	if c.Options["public_url"] == nil {
+		source["public_url"] = "https://hooks.example.com"
+	}
+	if p.Name == "hmac" {
+		source["hmac"] = map[string]any{"header": "X-Signature", "signed": "{method} {url} {timestamp}.{body}", "timestamp_header": "X-Time", "id_header": "X-Id"}
+	}
+	path := filepath.Join(t.TempDir(), "catchment.yaml")
+	writeJSON(t, path, map[string]any{"ingress": map[string]any{"listen": listen}, "sources": map[string]any{p.Name: dollars(source)}})
+	return path
+}
+
+// judging answers as the ingress would, without Kafka.
+func judging(t *testing.T, path, source string, offline *provider.OfflineKeys) http.Handler {
+	t.Helper()
+	cfg, err := settings.Load(path, settings.NeedIngress, settings.NeedSources)
+	require.NoError(t, err)
+	if offline == nil {
+		offline = &provider.OfflineKeys{}
+	}
+	judge, errs := ingress.NewJudge(cfg, source, offline)
+	require.Empty(t, errs)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		g := judge.Judge(r.Context(), &provider.Request{
+			Method: r.Method, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: body, Now: time.Now(), FromProxy: true,
+		})
+		w.WriteHeader(g.Status)
+		_ = json.NewEncoder(w).Encode(map[string]string{"id": g.Verified.ID, "title": g.Reason})
+	})
 }
 
 func TestShare(t *testing.T) {

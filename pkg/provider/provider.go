@@ -77,6 +77,8 @@ type Doc struct {
 	Unverified []string
 	// Config is an example, the lines below the source's name.
 	Config string
+	// Signer is what `catchment send --secret` takes, where neither a secret of the source nor an option signs.
+	Signer string
 }
 
 // All is the table of presets, sorted by name.

@@ -88,6 +88,7 @@ func section(b *strings.Builder, p *provider.Provider) {
 		{"Methods", strings.ReplaceAll(p.Allow(), ", ", " ")},
 		{"Waits for Kafka", wait.String()},
 		{"Options", code(p.Options())},
+		{"`catchment send --secret`", d.Signer},
 		{"Stored redacted", code(p.SecretHeaders)},
 		{"Changes between retries", code(p.Volatile)},
 	} {

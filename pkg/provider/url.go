@@ -24,9 +24,17 @@ func (o *opening) publicURL() *publicURL {
 	} else if text == "" {
 		return nil
 	}
+	p := newPublicURL(text)
+	if p == nil {
+		o.errorf(name, "expected a URL such as https://hooks.example.com, without user or fragment")
+	}
+	return p
+}
+
+// newPublicURL returns nil for what is no such URL.
+func newPublicURL(text string) *publicURL {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || strings.Contains(text, "#") || (u.Scheme != "https" && u.Scheme != "http") {
-		o.errorf(name, "expected a URL such as https://hooks.example.com, without user or fragment")
 		return nil
 	}
 	p := &publicURL{text: text, hasQuery: strings.Contains(text, "?")}
@@ -34,6 +42,16 @@ func (o *opening) publicURL() *publicURL {
 		p.text, p.origin = strings.TrimRight(text, "/"), true
 	}
 	return p
+}
+
+// CalledURL is the URL that a provider calls when public_url is configured and the request arrives with this path and
+// query; empty when public_url is no such URL.
+func CalledURL(publicURL, path, query string) string {
+	p := newPublicURL(publicURL)
+	if p == nil {
+		return ""
+	}
+	return p.of(&Request{Path: path, RawQuery: query})
 }
 
 // of is the URL that the provider called to send r.

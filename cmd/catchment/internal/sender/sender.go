@@ -60,10 +60,10 @@ type post struct {
 // Send posts everything and reports. The error is only for what keeps it from sending at all; refusals are in the
 // report. When ctx ends it stops, and what was not sent counts as not accepted.
 func Send(ctx context.Context, o Options) (*Report, error) {
-	if _, err := o.event(0); err != nil {
+	s := &sending{o: o, report: newReport(o), first: make([]chan struct{}, o.Count)}
+	if _, err := s.request(ctx, 0); err != nil {
 		return nil, err
 	}
-	s := &sending{o: o, report: newReport(o), first: make([]chan struct{}, o.Count)}
 	for i := range s.first {
 		s.first[i] = make(chan struct{})
 	}
