@@ -48,7 +48,9 @@ type golden struct {
 		IDUnsigned bool   `json:"id_unsigned"`
 		IDMissing  bool   `json:"id_missing"`
 		Response   *string
-		Events     []struct {
+
+		ResponseHeader map[string]string `json:"response_header"`
+		Events         []struct {
 			ID, Type, Body string
 			Time           time.Time
 		}
@@ -140,6 +142,9 @@ func checkGolden(t *testing.T, name string, g *golden) {
 		sum := sha256.Sum256(g.request().Body)
 		want.ID, want.IDMissing = "sha256:"+hex.EncodeToString(sum[:]), true
 	}
+	if g.Want.Events != nil {
+		want.Parts = []provider.Part{}
+	}
 	for _, e := range g.Want.Events {
 		want.Parts = append(want.Parts, provider.Part{Identity: provider.Identity{ID: e.ID, Type: e.Type, Time: e.Time}, Body: []byte(e.Body)})
 	}
@@ -147,6 +152,9 @@ func checkGolden(t *testing.T, name string, g *golden) {
 		require.NotNil(t, v.Handshake, g.Note)
 		require.Equal(t, *g.Want.Response, string(v.Handshake.Body), g.Note)
 		require.Less(t, v.Handshake.Status, 300, g.Note)
+		for name, value := range g.Want.ResponseHeader {
+			require.Equal(t, value, v.Handshake.Header.Get(name), g.Note)
+		}
 		want.Handshake = v.Handshake
 	}
 	v.Answer = nil

@@ -61,14 +61,16 @@ secrets: ["${PARTNER_SECRET}"]`,
 // hmacRules is the section hmac, checked, with its defaults in place.
 type hmacRules struct {
 	header, stampHeader, idHeader, typeHeader string // canonical; empty: none
-	prefix, separator                         string
-	newHash                                   func() hash.Hash
-	decode                                    decoding
-	encode                                    func([]byte) string
-	secret                                    func(text string) ([]byte, error)
-	signed                                    template
-	readStamp                                 func(text string) (time.Time, bool)
-	writeStamp                                func(t time.Time) string
+
+	also              []string // further headers that may carry a signature (canonical)
+	prefix, separator string
+	newHash           func() hash.Hash
+	decode            decoding
+	encode            func([]byte) string
+	secret            func(text string) ([]byte, error)
+	signed            template
+	readStamp         func(text string) (time.Time, bool)
+	writeStamp        func(t time.Time) string
 }
 
 type hmacScheme struct {
@@ -105,7 +107,7 @@ func openRules(o *opening, rules hmacRules, tolerance time.Duration, signed stri
 	if s.signed.has(partURL) && s.url == nil {
 		o.errorf("public_url", "is missing: the signed text (%s) contains {url}, the URL that the provider calls", signed)
 	}
-	security := []string{s.header}
+	security := append([]string{s.header}, s.also...)
 	for _, name := range append([]string{s.stampHeader, s.idHeader, s.typeHeader}, s.signed.headers()...) {
 		if name != "" {
 			security = append(security, name)
@@ -241,14 +243,10 @@ func isToken(name string) bool {
 }
 
 func (s *hmacScheme) verify(_ context.Context, r *Request) (proof, error) {
-	header := get(r.Header, s.header)
-	if header == "" {
-		return proof{}, errUnsigned
-	}
 	var space [128]byte
-	sent, ok := s.signatures(space[:0], header, s.macs.size)
-	if !ok {
-		return proof{}, errMalformed
+	sent, err := s.sent(space[:0], r.Header)
+	if err != nil {
+		return proof{}, err
 	}
 	in := s.input(r)
 	at, err := s.stamp(in.stamp)
@@ -265,21 +263,42 @@ func (s *hmacScheme) verify(_ context.Context, r *Request) (proof, error) {
 	return proof{key: key, signedURL: in.url}, s.window.check(at, r.Now)
 }
 
-// signatures appends the MACs that the header holds. Where there may be several, those of another form are skipped.
-func (h *hmacRules) signatures(sent []byte, header string, size int) ([]byte, bool) {
-	if h.separator == "" {
-		text, ok := strings.CutPrefix(header, h.prefix)
-		if !ok {
-			return nil, false
+// sent appends the MACs that the request carries, in whichever header they stand.
+func (s *hmacScheme) sent(sent []byte, h http.Header) ([]byte, error) {
+	text := get(h, s.header)
+	unsigned := text == ""
+	if !unsigned {
+		sent = s.signatures(sent, text, s.macs.size)
+	}
+	for _, name := range s.also {
+		if text := get(h, name); text != "" {
+			unsigned = false
+			sent = s.signatures(sent, text, s.macs.size)
 		}
-		return h.decode(sent, text, size)
+	}
+	switch {
+	case unsigned:
+		return nil, errUnsigned
+	case len(sent) == 0:
+		return nil, errMalformed
+	}
+	return sent, nil
+}
+
+// signatures appends the MACs that the header holds. What has another form is skipped.
+func (h *hmacRules) signatures(sent []byte, header string, size int) []byte {
+	if h.separator == "" {
+		if text, ok := strings.CutPrefix(header, h.prefix); ok {
+			sent, _ = h.decode(sent, text, size)
+		}
+		return sent
 	}
 	for part := range strings.SplitSeq(header, h.separator) {
 		if text, ok := strings.CutPrefix(strings.TrimSpace(part), h.prefix); ok {
 			sent, _ = h.decode(sent, text, size)
 		}
 	}
-	return sent, len(sent) > 0
+	return sent
 }
 
 func (s *hmacScheme) input(r *Request) templateInput {

@@ -76,6 +76,23 @@ func (o *opening) errorf(key, format string, args ...any) {
 	o.errs = append(o.errs, &ConfigError{Key: key, Err: fmt.Errorf(format, args...)})
 }
 
+func (o *opening) secretError(i int, err error) {
+	o.errs = append(o.errs, &ConfigError{Key: fmt.Sprintf("secrets[%d]", i), Err: err})
+}
+
+// text is an option that is a string; fallback where it is not given.
+func (o *opening) text(name, fallback string) string {
+	option, ok := o.Options[name]
+	if !ok {
+		return fallback
+	}
+	text, ok := option.(string)
+	if !ok || text == "" {
+		o.errorf("options."+name, "expected a text")
+	}
+	return text
+}
+
 // macs makes the HMAC keys from the secrets; decode turns a secret's text into the key's bytes.
 func (o *opening) macs(newHash func() hash.Hash, decode func(text string) ([]byte, error)) *macs {
 	if len(o.Secrets) == 0 {
@@ -85,7 +102,7 @@ func (o *opening) macs(newHash func() hash.Hash, decode func(text string) ([]byt
 	for i, s := range o.Secrets {
 		b, err := decodeSecret(s.Text, decode)
 		if err != nil {
-			o.errs = append(o.errs, &ConfigError{Key: fmt.Sprintf("secrets[%d]", i), Err: err})
+			o.secretError(i, err)
 			continue
 		}
 		m.keys = append(m.keys, newMACKey(o.keys[i], newHash, b))

@@ -32,6 +32,8 @@ type Provider struct {
 	IDUnsigned bool
 	// Authenticity says how much a verified request proves.
 	Authenticity Authenticity
+	// SecretLater says that a source may begin without a secret, because the provider brings it in a handshake.
+	SecretLater bool
 	// Volatile names body members (paths with dots) that the provider changes between retries of one event.
 	Volatile []string
 
@@ -83,13 +85,31 @@ type Doc struct {
 
 // All is the table of presets, sorted by name.
 var All = []*Provider{
+	asana,
+	bitbucket,
+	box,
+	calendly,
+	datadog,
+	docusign,
+	dropbox,
+	gitea,
 	github,
+	gitlab,
+	gitlabSigned,
 	hmacAny,
+	hubspot,
+	jira,
+	linear,
+	pagerduty,
+	sentry,
 	shopify,
 	slack,
 	standardWebhooks,
 	stripe,
 	svix,
+	trello,
+	typeform,
+	vercel,
 }
 
 // ByName finds a preset.

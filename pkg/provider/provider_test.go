@@ -32,5 +32,5 @@ func TestUnknownProvider(t *testing.T) {
 	var wrong *provider.ConfigError
 	require.ErrorAs(t, err, &wrong)
 	require.Equal(t, "provider", wrong.Key)
-	require.EqualError(t, wrong.Err, `unknown provider "stripes": expected one of github, hmac, shopify, slack, standard-webhooks, stripe, svix`)
+	require.EqualError(t, wrong.Err, `unknown provider "stripes": expected one of `+provider.Names())
 }

@@ -18,6 +18,8 @@ var (
 	errUnsigned     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature missing"}
 	errMalformed    = &Refusal{Status: http.StatusUnauthorized, Reason: "signature malformed"}
 	errMismatch     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature mismatch"}
+	errNoToken      = &Refusal{Status: http.StatusUnauthorized, Reason: "token missing"}
+	errWrongToken   = &Refusal{Status: http.StatusUnauthorized, Reason: "token mismatch"}
 	errNoSecret     = &Refusal{Status: http.StatusUnauthorized, Reason: "no secret is valid at this time"}
 	errNoStamp      = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp missing"}
 	errStampForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp malformed"}

@@ -4,8 +4,21 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 )
+
+// jsonSample is an event of a provider that posts JSON; more are further headers, name and value by turns.
+func jsonSample(id, typ, agent string, body []byte, more ...string) Sample {
+	h := http.Header{"Content-Type": {"application/json"}, "User-Agent": {agent}}
+	for i := 0; i < len(more); i += 2 {
+		h.Set(more[i], more[i+1])
+	}
+	return Sample{ID: id, Type: typ, Header: h, Body: body}
+}
+
+// iso is the event's time as most providers write it.
+func (s sampler) iso() string { return s.in.Now.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 const (
 	base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

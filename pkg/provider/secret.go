@@ -19,3 +19,9 @@ func randomBytes(n int) []byte {
 	_, _ = rand.Read(b) // never fails: it ends the program instead
 	return b
 }
+
+// newUUID makes a random UUID.
+func newUUID() string {
+	h := hex.EncodeToString(randomBytes(16))
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -34,6 +34,18 @@ func unixSeconds(text string) (time.Time, bool) {
 	return time.Unix(n, 0).UTC(), true
 }
 
+// unixMillis reads the 13 digits that milliseconds have from 2001 to 2286. With one length alone, text before or
+// behind them cannot be taken for a part of them.
+func unixMillis(text string) (time.Time, bool) {
+	n, ok := digits(text)
+	if !ok || len(text) != 13 || text[0] == '0' {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(n).UTC(), true
+}
+
+func writeMillis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+
 // anyStamp reads Unix seconds, Unix milliseconds (told apart by size: seconds reach 10^11 in the year 5138) and
 // RFC 3339. Fewer than 9 digits (1973) are no stamp: they could be the year of another.
 func anyStamp(text string) (time.Time, bool) {

@@ -37,16 +37,17 @@ var stripe = &Provider{
 
 type stripeScheme struct {
 	noHandshake
+	header string
 	macs   *macs
 	window window
 }
 
 func openStripe(o *opening) opened {
-	return opened{scheme: &stripeScheme{macs: o.macs(sha256.New, plainSecret), window: o.tolerance(5 * time.Minute)}}
+	return opened{scheme: &stripeScheme{header: "Stripe-Signature", macs: o.macs(sha256.New, plainSecret), window: o.tolerance(5 * time.Minute)}}
 }
 
 func (s *stripeScheme) verify(_ context.Context, r *Request) (proof, error) {
-	header := get(r.Header, "Stripe-Signature")
+	header := get(r.Header, s.header)
 	if header == "" {
 		return proof{}, errUnsigned
 	}
@@ -106,10 +107,13 @@ func (s *stripeScheme) identify(r *Request) (Identity, error) {
 	return Identity{ID: v[0].text(), Type: v[1].str(), Time: v[2].unixTime()}, nil
 }
 
-func signStripe(in *SignInput) (Signed, error) {
+func signStripe(in *SignInput) (Signed, error) { return signStamped(in, "Stripe-Signature") }
+
+// signStamped signs as Stripe does, into the header of that name.
+func signStamped(in *SignInput, header string) (Signed, error) {
 	stamp := strconv.FormatInt(in.Now.Unix(), 10)
 	h := signedHeaders(in)
-	h.Set("Stripe-Signature", "t="+stamp+",v1="+hexSum(sha256.New, []byte(in.Secret), func(m *mac) {
+	h.Set(header, "t="+stamp+",v1="+hexSum(sha256.New, []byte(in.Secret), func(m *mac) {
 		m.string(stamp + ".")
 		m.bytes(in.Body)
 	}))

@@ -86,6 +86,9 @@ var several = map[string]func(good, bad string) string{
 		return stamp + "," + other + "," + signature + ",v0=" + strings.Repeat("0", 64)
 	},
 	"standard-webhooks": func(good, bad string) string { return "v1a," + good[3:] + " " + bad + " " + good },
+	"calendly":          func(good, bad string) string { return good + bad[strings.IndexByte(bad, ','):] },
+	"pagerduty":         func(good, bad string) string { return "v0=00, " + bad + " , " + good + " " },
+	"gitlab-signed":     func(good, bad string) string { return bad + " " + good },
 	"svix":              func(good, bad string) string { return bad + " " + good },
 }
 
@@ -236,7 +239,9 @@ func (s *suite) samples() {
 		require.LessOrEqual(s, len(v.Body), 4<<10)
 	}
 	require.Len(s, ids, 200, "with the same seed, another number makes another ID (or name, where the scheme has none)")
-	require.Greater(s, len(types), 1)
+	if !types[""] {
+		require.Greater(s, len(types), 1)
+	}
 }
 
 func (s *suite) valid() {
@@ -509,7 +514,7 @@ func (s *suite) configuration() {
 		"public URL":     {func(c *provider.Config) { c.Options["public_url"] = "hooks.example.com" }, "options.public_url"},
 		"event_id":       {func(c *provider.Config) { c.EventID = "body." }, "event_id"},
 	} {
-		if s.keyless() && strings.HasPrefix(c.key, "secrets") {
+		if s.keyless() && strings.HasPrefix(c.key, "secrets") || s.p.SecretLater && name == "no secret" {
 			continue
 		}
 		cfg := good
