@@ -65,6 +65,9 @@ type request struct {
 func (s *Service) receive(c *gin.Context) {
 	r := &request{Context: c, started: s.now(), id: newDeliveryID()}
 	c.Header(headerDeliveryID, r.id)
+	if s.draining.Load() {
+		c.Header("Connection", "close")
+	}
 	src, ok := s.sources[sourceName(c)]
 	if !ok {
 		s.refuse(r, outUnknown, "unknown source")

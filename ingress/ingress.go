@@ -197,8 +197,9 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) drain(ctx context.Context, srv *http.Server) error {
+	// From here on each answer ends its connection. Idle ones stay until Shutdown: a balancer that has not heard yet
+	// may be writing a request on one, and would not send it again.
 	s.draining.Store(true)
-	srv.SetKeepAlivesEnabled(false)
 	if s.cfg.DrainDelay > 0 {
 		<-time.After(s.cfg.DrainDelay)
 	}

@@ -270,8 +270,8 @@ func TestBodyStaysUntouchedAfterTheAnswer(t *testing.T) {
 	require.Eventually(t, func() bool { return h.budget.used.Load() == 0 }, 5*time.Second, 5*time.Millisecond)
 }
 
-// TestWithoutQuorum is the promise of the 200 on brokers that are really gone.
-func TestWithoutQuorum(t *testing.T) {
+// R4: the promise of the 200 on brokers that are really gone.
+func TestR04WithoutQuorum(t *testing.T) {
 	const ackTimeout = 2 * time.Second
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, ackTimeout.String(), "")
@@ -314,58 +314,8 @@ func TestWithoutQuorum(t *testing.T) {
 	}, time.Minute, 100*time.Millisecond)
 }
 
-// TestLeaderKilled sends through the death of a leader: every event that was answered 200 is in the log.
-func TestLeaderKilled(t *testing.T) {
-	cluster := kafkatest.Breakable(t)
-	h := start(t, cluster, "9s", "")
-	h.ready()
-	var acked sync.Map
-	var n, next atomic.Int64
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				seq := int(next.Add(1))
-				s := sampleOf("stripe", seq)
-				resp, err := http.DefaultClient.Do(h.signed("stripe", "stripe", stripeSecret, time.Now(), s))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				_ = resp.Body.Close()
-				if resp.StatusCode == 200 {
-					acked.Store("stripe "+s.ID, true)
-					n.Add(1)
-				}
-			}
-		})
-	}
-	after := func(more int64) {
-		target := n.Load() + more
-		require.Eventually(t, func() bool { return n.Load() >= target }, time.Minute, 5*time.Millisecond)
-	}
-	after(300)
-	leader := cluster.Leader(h.topic, 0)
-	cluster.Kill(leader)
-	after(500)
-	cluster.Start(leader)
-	after(300)
-	close(stop)
-	wg.Wait()
-	got := h.deliveries()
-	acked.Range(func(id, _ any) bool {
-		require.Contains(t, got, id)
-		return true
-	})
-}
-
-func TestUnsafeTopic(t *testing.T) {
+// R12: a topic that would not keep the promises. Each check by itself is in package kafka.
+func TestR12UnsafeTopic(t *testing.T) {
 	cluster := kafkatest.New(t)
 	for name, c := range map[string]struct {
 		kafka string

@@ -33,6 +33,7 @@ type publisher struct {
 	atOnce *kgo.Client // without; nil when no source asks for it
 	topic  string
 	m      *metrics
+	log    *slog.Logger
 	acks   sync.Pool // of chan error
 }
 
@@ -57,7 +58,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 			onLoss()
 		}),
 	)
-	p := &publisher{topic: cfg.Kafka.Topic, m: m, acks: sync.Pool{New: func() any { return make(chan error, 1) }}}
+	p := &publisher{topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }}}
 	open := func(linger time.Duration) (*kgo.Client, error) {
 		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
 		if err != nil {
@@ -90,8 +91,11 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 	}
 	ack := p.acks.Get().(chan error)
 	start := time.Now()
-	cl.TryProduce(context.Background(), event.Encode(d), func(_ *kgo.Record, err error) {
+	cl.TryProduce(context.Background(), event.Encode(d), func(r *kgo.Record, err error) {
 		release()
+		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
+			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
+		}
 		ack <- err // has room for one: never blocks, also when nobody waits any more
 	})
 	timer := time.NewTimer(time.Until(deadline))

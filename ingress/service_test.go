@@ -75,7 +75,7 @@ func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, 
 	cfg, err := settings.Parse("catchment.yaml", []byte(text), settings.NeedKafka, settings.NeedIngress, settings.NeedSources)
 	require.NoError(t, err)
 	h := &harness{t: t, log: &syncBuffer{}, reg: prometheus.NewRegistry(), topic: topic, kafka: cluster}
-	h.Service, err = New(cfg, slog.New(slog.NewJSONHandler(h.log, nil)), h.reg)
+	h.Service, err = New(cfg, slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})), h.reg)
 	require.NoError(t, err)
 	h.run()
 	return h
@@ -181,6 +181,24 @@ func (h *harness) deliveries() map[string][]*event.Delivery {
 		m[d.Source+" "+d.ID] = append(m[d.Source+" "+d.ID], d)
 	}
 	return m
+}
+
+// acknowledged returns what the log says of every acknowledgement: by "partition/offset", the delivery's ID.
+func (h *harness) acknowledged() map[string]string {
+	h.t.Helper()
+	acks := map[string]string{}
+	for line := range strings.Lines(h.log.String()) {
+		var l struct {
+			Msg               string
+			DeliveryID        string `json:"delivery_id"`
+			Partition, Offset int64
+		}
+		require.NoError(h.t, json.Unmarshal([]byte(line), &l))
+		if l.Msg == "acknowledged" {
+			acks[fmt.Sprintf("%d/%d", l.Partition, l.Offset)] = l.DeliveryID
+		}
+	}
+	return acks
 }
 
 func requireProblem(t *testing.T, resp *http.Response, body string, status int, slug string) {

@@ -8,6 +8,7 @@
 #   kafka-cluster.sh stopone DIR N      stop broker N cleanly
 #   kafka-cluster.sh restart DIR N      start broker N again (killing it first if it still runs), wait until started
 #   kafka-cluster.sh pause   DIR N      SIGSTOP broker N      (resume DIR N: SIGCONT)
+#   kafka-cluster.sh fill    DIR N      let every further write of broker N to its disk fail, until it is started again
 #   kafka-cluster.sh status  DIR        one line per broker: up/down, pid, port, memory, CPU seconds
 #   kafka-cluster.sh brokers DIR        the bootstrap list, alone on a line
 #   kafka-cluster.sh wipe    DIR        stop, then remove what this script made in DIR
@@ -231,6 +232,7 @@ restart)
   echo "broker $N started in $(awk -v a="$t0" -v b="$(date +%s.%N)" 'BEGIN{printf "%.1f", b-a}') s" ;;
 pause)  check_n; sig "$N" STOP || die "broker $N is not running" ;;
 resume) check_n; sig "$N" CONT || die "broker $N is not running" ;;
+fill)   check_n; p=$(pid_of "$N") || die "broker $N is not running"; prlimit --pid "$p" --fsize=0: ;;
 status) status ;;
 brokers) l=; for n in $(all); do l+="${l:+,}$HOST:$(port "$n")"; done; echo "$l" ;;
 wipe)

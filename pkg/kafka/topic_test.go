@@ -45,7 +45,7 @@ func TestEnsuredTopicIsSafe(t *testing.T) {
 }
 
 // TestEveryFinding breaks one property of a topic at a time.
-func TestEveryFinding(t *testing.T) {
+func TestR12EveryFinding(t *testing.T) {
 	cluster := kafkatest.New(t)
 	cl := cluster.Client(t)
 	for check, bad := range map[string]map[string]string{

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +39,7 @@ type Cluster struct {
 	Real    bool     // false: kfake, which replicates nothing
 	t       testing.TB
 	fake    *kfake.Cluster
+	wire    *wire
 	power   power
 }
 
@@ -45,6 +48,9 @@ type power interface {
 	stop(broker int) error  // cleanly
 	kill(broker int) error  // at once
 	start(broker int) error // and wait until it takes records
+	pause(broker int) error // it stands still, its connections stay
+	resume(broker int) error
+	fill(broker int) error // its disk takes no more
 }
 
 var (
@@ -67,9 +73,9 @@ func New(t testing.TB) *Cluster {
 }
 
 // NewFake returns a kfake for this test alone, also where the brokers of New are real: for tests that inject errors.
-func NewFake(t testing.TB) *Cluster {
+func NewFake(t testing.TB, more ...kfake.Opt) *Cluster {
 	t.Helper()
-	return newFake(t)
+	return newFake(t, more...)
 }
 
 // Breakable returns a cluster that this test has alone, so that it may stop, kill and start brokers. All brokers run
@@ -211,27 +217,51 @@ func (c *Cluster) Client(t testing.TB, opts ...kgo.Opt) *kgo.Client {
 // Fake returns the kfake cluster, for tests that inject errors, and nil when the brokers are real.
 func (c *Cluster) Fake() *kfake.Cluster { return c.fake }
 
-// Leader returns which broker leads the partition, as an index of Brokers.
+// Leader returns which broker leads the partition, as an index of Brokers. It waits for an election.
 func (c *Cluster) Leader(topic string, partition int32) int {
 	c.t.Helper()
-	cl := c.Client(c.t)
-	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	meta, err := kadm.NewClient(cl).Metadata(ctx, topic)
-	if err != nil {
-		c.t.Fatalf("kafkatest: %v", err)
-	}
-	leader := meta.Topics[topic].Partitions[partition].Leader
-	for _, b := range meta.Brokers {
-		for i, address := range c.Brokers {
-			if b.NodeID == leader && address == fmt.Sprintf("%s:%d", b.Host, b.Port) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if p, brokers, err := c.partition(topic, partition); err == nil {
+			if i := slices.Index(brokers, p.Leader); i >= 0 {
 				return i
 			}
 		}
 	}
 	c.t.Fatalf("kafkatest: %s/%d has no leader among %v", topic, partition, c.Brokers)
 	return -1
+}
+
+// InSync returns how many replicas of the partition are in sync, and its leader epoch; 0 when nobody tells.
+func (c *Cluster) InSync(topic string, partition int32) (replicas int, epoch int32) {
+	c.t.Helper()
+	p, _, err := c.partition(topic, partition)
+	if err != nil {
+		return 0, 0
+	}
+	return len(p.ISR), p.LeaderEpoch
+}
+
+// partition asks for one partition; brokers are the node IDs in the order of Brokers. A broker that hangs is not
+// waited for.
+func (c *Cluster) partition(topic string, partition int32) (p kadm.PartitionDetail, brokers []int32, err error) {
+	cl := c.Client(c.t, kgo.RequestTimeoutOverhead(time.Second), kgo.DialTimeout(time.Second))
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	meta, err := kadm.NewClient(cl).Metadata(ctx, topic)
+	if err != nil {
+		return p, nil, err
+	}
+	for _, address := range c.Brokers {
+		id := int32(-2) // is down
+		for _, b := range meta.Brokers {
+			if address == net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))) {
+				id = b.NodeID
+			}
+		}
+		brokers = append(brokers, id)
+	}
+	return meta.Topics[topic].Partitions[partition], brokers, nil
 }
 
 // Stop ends broker i cleanly. The cluster must be a Breakable one.
@@ -242,6 +272,52 @@ func (c *Cluster) Kill(i int) { c.t.Helper(); c.switched("kill", i, power.kill) 
 
 // Start starts broker i again and waits until it takes records. The cluster must be a Breakable one.
 func (c *Cluster) Start(i int) { c.t.Helper(); c.switched("start", i, power.start) }
+
+// StartAll starts all brokers again: none of them takes records before the others are there. The cluster must be a
+// Breakable one, and all of its brokers ended.
+func (c *Cluster) StartAll() {
+	c.t.Helper()
+	errs := make([]error, len(c.Brokers))
+	var started sync.WaitGroup
+	for i := range c.Brokers {
+		started.Go(func() { errs[i] = c.power.start(i) })
+	}
+	started.Wait()
+	if err := errors.Join(errs...); err != nil {
+		c.t.Fatalf("kafkatest: start all brokers: %v", err)
+	}
+}
+
+// Pause makes broker i stand still, as a machine that hangs does, until Resume, Kill or the test's end. The cluster
+// must be a Breakable one.
+func (c *Cluster) Pause(i int) {
+	c.t.Helper()
+	c.t.Cleanup(func() { _ = c.power.resume(i) })
+	c.switched("pause", i, power.pause)
+}
+
+// Resume lets broker i go on. The cluster must be a Breakable one.
+func (c *Cluster) Resume(i int) { c.t.Helper(); c.switched("resume", i, power.resume) }
+
+// Fill makes every write of broker i to its disk fail, until it is started again. The cluster must be a Breakable one.
+func (c *Cluster) Fill(i int) { c.t.Helper(); c.switched("fill", i, power.fill) }
+
+// Wire sets what the connections of broker i do. The cluster must be kfake.
+func (c *Cluster) Wire(i int, l Link) {
+	c.t.Helper()
+	if c.wire == nil {
+		c.t.Fatal("kafkatest: only kfake's connections can be broken: take NewFake")
+	}
+	c.wire.set(c.Brokers[i], l)
+}
+
+// WireAll sets what the connections of all brokers do. The cluster must be kfake.
+func (c *Cluster) WireAll(l Link) {
+	c.t.Helper()
+	for i := range c.Brokers {
+		c.Wire(i, l)
+	}
+}
 
 func (c *Cluster) switched(what string, i int, do func(power, int) error) {
 	c.t.Helper()

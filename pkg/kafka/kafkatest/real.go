@@ -46,6 +46,12 @@ func (s *scripted) kill(i int) error { return s.switched("kill", i) }
 
 func (s *scripted) start(i int) error { return s.switched("restart", i) }
 
+func (s *scripted) pause(i int) error { return s.switched("pause", i) }
+
+func (s *scripted) resume(i int) error { return s.switched("resume", i) }
+
+func (s *scripted) fill(i int) error { return s.switched("fill", i) }
+
 func (s *scripted) switched(command string, i int) error {
 	_, err := s.run(command, strconv.Itoa(i+1))
 	return err
@@ -87,3 +93,10 @@ func (c contained) stop(i int) error { return c.set.Do("stop", i) }
 func (c contained) kill(i int) error { return c.set.Do("kill", i) }
 
 func (c contained) start(i int) error { return c.set.Do("start", i) }
+
+func (c contained) pause(i int) error { return c.set.Do("pause", i) }
+
+func (c contained) resume(i int) error { return c.set.Do("resume", i) }
+
+// fill kills: a container's disk cannot be made full from here, and a broker with a full one ends.
+func (c contained) fill(i int) error { return c.kill(i) }

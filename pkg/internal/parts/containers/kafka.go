@@ -13,6 +13,7 @@ import (
 
 	mobycontainer "github.com/moby/moby/api/types/container"
 	mobynetwork "github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -27,6 +28,7 @@ const brokers = 3
 // host reaches it, and that port must stay when the container is started again; so it is chosen here.
 type kafka struct {
 	host       string // where the engine publishes ports
+	engine     *testcontainers.DockerProvider
 	network    *testcontainers.DockerNetwork
 	containers [brokers]*testcontainers.DockerContainer
 	addresses  [brokers]string
@@ -36,11 +38,10 @@ func (k *kafka) start(ctx context.Context) (_ string, err error) {
 	if k.network, err = network.New(ctx); err != nil {
 		return "", err
 	}
-	provider, err := testcontainers.NewDockerProvider()
-	if err != nil {
+	if k.engine, err = testcontainers.NewDockerProvider(); err != nil {
 		return "", err
 	}
-	if k.host, err = provider.DaemonHost(ctx); err != nil {
+	if k.host, err = k.engine.DaemonHost(ctx); err != nil {
 		return "", err
 	}
 	if k.host == "localhost" {
@@ -170,6 +171,12 @@ func (k *kafka) do(ctx context.Context, what string, i int) error {
 			return err
 		}
 		return k.serves(ctx, i)
+	case "pause":
+		_, err := k.engine.Client().ContainerPause(ctx, k.containers[i].GetContainerID(), client.ContainerPauseOptions{})
+		return err
+	case "resume":
+		_, err := k.engine.Client().ContainerUnpause(ctx, k.containers[i].GetContainerID(), client.ContainerUnpauseOptions{})
+		return err
 	}
 	return fmt.Errorf("this part knows no %q", what)
 }
