@@ -104,7 +104,7 @@ func publicDialer(resolver *net.Resolver) *net.Dialer {
 func (k *NetworkKeys) Roots() *x509.CertPool { return k.roots }
 
 var (
-	errKeyURL         = errors.New("not an https URL of a public host, without user, port or fragment")
+	errFetchURL       = errors.New("not an https URL of a public host, without user, port or fragment")
 	errPrivateAddress = errors.New("not a public address")
 	errKeyStatus      = errors.New("unexpected status")
 	errKeySize        = fmt.Errorf("longer than %d bytes", maxKeySize)
@@ -114,7 +114,7 @@ var (
 // Fetch gets what the URL serves, or what it served not long ago.
 func (k *NetworkKeys) Fetch(ctx context.Context, f *Fetch) ([]byte, error) {
 	if !publicURLForm(f.URL) {
-		return nil, fmt.Errorf("fetch %q: %w", f.URL, errKeyURL)
+		return nil, fmt.Errorf("fetch %q: %w", f.URL, errFetchURL)
 	}
 	e, err := k.entry(ctx, f)
 	if err != nil {

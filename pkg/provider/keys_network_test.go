@@ -250,10 +250,10 @@ func TestHostileURLs(t *testing.T) {
 			continue
 		}
 		_, err = k.Fetch(t.Context(), &Fetch{Name: text, URL: u})
-		require.ErrorIs(t, err, errKeyURL, text)
+		require.ErrorIs(t, err, errFetchURL, text)
 	}
 	_, err := k.Fetch(t.Context(), &Fetch{})
-	require.ErrorIs(t, err, errKeyURL)
+	require.ErrorIs(t, err, errFetchURL)
 }
 
 func TestPublicAddress(t *testing.T) {

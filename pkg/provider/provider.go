@@ -85,7 +85,11 @@ type Doc struct {
 
 // All is the table of presets, sorted by name.
 var All = []*Provider{
+	apiKey,
 	asana,
+	auth0,
+	basic,
+	bearer,
 	bitbucket,
 	box,
 	calendly,
@@ -100,6 +104,8 @@ var All = []*Provider{
 	hubspot,
 	jira,
 	linear,
+	none,
+	okta,
 	pagerduty,
 	sentry,
 	shopify,

@@ -5,12 +5,14 @@ import "net/http"
 // Every refusal that a request can meet. They are values, so that refusing costs no allocation; the reasons are
 // for our log, and the sender sees the status alone.
 var (
-	errMethod          = &Refusal{Status: http.StatusMethodNotAllowed, Reason: "method not allowed"}
-	errRepeatedHeader  = &Refusal{Status: http.StatusBadRequest, Reason: "security header repeated"}
-	errDuplicateMember = &Refusal{Status: http.StatusBadRequest, Reason: "JSON member that names the event is there twice, or in two spellings"}
-	errIDForm          = &Refusal{Status: http.StatusBadRequest, Reason: "event ID has characters that are not allowed"}
-	errTypeForm        = &Refusal{Status: http.StatusBadRequest, Reason: "event type has characters that are not allowed, or is too long"}
-	errHandshake       = &Refusal{Status: http.StatusBadRequest, Reason: "handshake without a usable challenge"}
+	errMethod            = &Refusal{Status: http.StatusMethodNotAllowed, Reason: "method not allowed"}
+	errRepeatedHeader    = &Refusal{Status: http.StatusBadRequest, Reason: "security header repeated"}
+	errQueryForm         = &Refusal{Status: http.StatusBadRequest, Reason: "query malformed"}
+	errDuplicateMember   = &Refusal{Status: http.StatusBadRequest, Reason: "JSON member that names the event is there twice, or in two spellings"}
+	errIDForm            = &Refusal{Status: http.StatusBadRequest, Reason: "event ID has characters that are not allowed"}
+	errTypeForm          = &Refusal{Status: http.StatusBadRequest, Reason: "event type has characters that are not allowed, or is too long"}
+	errRepeatedParameter = &Refusal{Status: http.StatusBadRequest, Reason: "query parameter repeated"}
+	errHandshake         = &Refusal{Status: http.StatusBadRequest, Reason: "handshake without a usable challenge"}
 
 	errForbidden = &Refusal{Status: http.StatusForbidden, Reason: "handshake with a wrong token"}
 	errNoKey     = &Refusal{Status: http.StatusServiceUnavailable, Reason: "the key that the request names could not be fetched"}
@@ -19,6 +21,7 @@ var (
 	errMalformed    = &Refusal{Status: http.StatusUnauthorized, Reason: "signature malformed"}
 	errMismatch     = &Refusal{Status: http.StatusUnauthorized, Reason: "signature mismatch"}
 	errNoToken      = &Refusal{Status: http.StatusUnauthorized, Reason: "token missing"}
+	errTokenForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "credentials malformed, or of another kind"}
 	errWrongToken   = &Refusal{Status: http.StatusUnauthorized, Reason: "token mismatch"}
 	errNoSecret     = &Refusal{Status: http.StatusUnauthorized, Reason: "no secret is valid at this time"}
 	errNoStamp      = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp missing"}

@@ -23,3 +23,8 @@ func visible(s string) bool {
 	}
 	return true
 }
+
+// jsonResponse answers with a JSON text.
+func jsonResponse(text string) *Response {
+	return &Response{Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(text)}
+}
