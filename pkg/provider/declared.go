@@ -179,7 +179,8 @@ func withStamp(body []byte, name string, now time.Time) ([]byte, error) {
 	if rest := bytes.TrimSpace(body[open+1:]); rest[0] == '}' {
 		comma = ""
 	}
-	return slices.Concat(body[:open+1], fmt.Appendf(nil, "%q:%s%s", name, stamp, comma), body[open+1:]), nil
+	stamped := slices.Concat(body[:open+1], fmt.Appendf(nil, "%q:%s%s", name, stamp, comma), body[open+1:])
+	return stamped, newFields(name).read(stamped, v[:]) // it may have been there in another spelling
 }
 
 func (s *declaredScheme) verify(ctx context.Context, r *Request) (proof, error) {

@@ -22,11 +22,11 @@ var dropbox = &Provider{
 		Signed:    "body, HMAC-SHA256; the key is the text of the app secret",
 		ID:        "none: the body's digest",
 		Handshake: "`GET ?challenge=…`: 200 and the challenge as `text/plain` with `X-Content-Type-Options: nosniff`, if it is up to 1,024 visible ASCII characters; unsigned",
-		Notes:     []string{"The body only lists the accounts whose files have changed. Two changes of the same accounts can have the same body, and are then one event: ask Dropbox for the changes since your cursor, not for what one event brought."},
+		Notes:     []string{"⚠ The body only lists the accounts whose files have changed, so that every notification of an account has the same body, and by its digest would be the same event. Therefore name deliveries by the time of their arrival, as the example does: a retry is then a second event, which does no harm, for it only says that there is something to ask Dropbox for."},
 		Unverified: []string{
 			"Waits 10 s.",
 		},
-		Config: "provider: dropbox\nsecrets: [\"${DROPBOX_APP_SECRET}\"]",
+		Config: "provider: dropbox\nsecrets: [\"${DROPBOX_APP_SECRET}\"]\nevent_id: string(received_at)",
 	},
 }
 

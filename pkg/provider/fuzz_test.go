@@ -100,6 +100,8 @@ func FuzzVerify(f *testing.F) {
 func FuzzSignatureHeaders(f *testing.F) {
 	mac := hmac.New(sha256.New, []byte("k")).Sum(nil)
 	f.Add("t=1,v1=" + hex.EncodeToString(mac) + ",v0=x")
+	f.Add(" v1=" + hex.EncodeToString(mac) + " ,v2=x, v1=00")
+	pagerduty := pagerdutyRules.rules()
 	f.Add("v1," + base64.StdEncoding.EncodeToString(mac) + " v1a,x")
 	f.Fuzz(func(t *testing.T, header string) {
 		stamp, sent, err := parseStripe(header, nil)
@@ -112,6 +114,9 @@ func FuzzSignatureHeaders(f *testing.F) {
 		if got, want := parseStandard(header, nil), plainStandard(header); !bytes.Equal(got, want) {
 			t.Fatalf("standard: %x, plainly %x", got, want)
 		}
+		if got, want := pagerduty.signatures(nil, header, sha256.Size), plainPagerDuty(header); !bytes.Equal(got, want) {
+			t.Fatalf("pagerduty: %x, plainly %x", got, want)
+		}
 	})
 }
 
@@ -122,6 +127,16 @@ func plainStripe(header string) (sent []byte) {
 			continue
 		}
 		if b, err := hex.DecodeString(parts[1]); err == nil && len(b) == sha256.Size {
+			sent = append(sent, b...)
+		}
+	}
+	return sent
+}
+
+func plainPagerDuty(header string) (sent []byte) {
+	for _, part := range strings.Split(header, ",") {
+		version, text, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if b, err := hex.DecodeString(text); err == nil && version == "v1" && len(b) == sha256.Size {
 			sent = append(sent, b...)
 		}
 	}
