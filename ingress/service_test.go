@@ -115,6 +115,7 @@ func (h *harness) call(req *http.Request) (*http.Response, string) {
 	defer func() { require.NoError(h.t, resp.Body.Close()) }()
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(h.t, err)
+	requireDocumented(h.t, req, resp, string(body))
 	return resp, string(body)
 }
 
@@ -168,6 +169,9 @@ func (h *harness) records() []*kgo.Record {
 		f := cl.PollFetches(ctx)
 		require.NoError(h.t, ctx.Err(), "%d of %d records", len(rs), want)
 		f.EachRecord(func(r *kgo.Record) { rs = append(rs, r) })
+	}
+	for _, r := range rs {
+		requireRecord(h.t, r)
 	}
 	return rs
 }
