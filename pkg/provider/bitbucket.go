@@ -3,10 +3,12 @@ package provider
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 )
 
 var bitbucket = &Provider{
 	Name:            "bitbucket",
+	AckTimeout:      9 * time.Second,
 	SecurityHeaders: []string{"X-Hub-Signature", "X-Request-Uuid", "X-Request-Id", "X-Event-Key"},
 	IDUnsigned:      true,
 	credentials:     secretOnly(newHexSecret),
@@ -20,6 +22,7 @@ var bitbucket = &Provider{
 		Signed:    "body, HMAC-SHA256; the key is the text of the secret",
 		ID:        "`X-Request-UUID` (Cloud), else `X-Request-Id` (Data Center); not signed",
 		Type:      "`X-Event-Key`, such as `repo:push`; not signed",
+		Retries:   "Cloud: up to 2, on 5xx alone and almost at once; waits 10 s, so the ingress waits up to 9 s for Kafka",
 		Notes: []string{
 			"A hook without a secret is not signed: set one, or its deliveries are refused.",
 			"`X-Hook-UUID` names the hook, not the event; `X-Attempt-Number` counts the attempts.",
@@ -27,7 +30,7 @@ var bitbucket = &Provider{
 		},
 		Unverified: []string{
 			"Whether `X-Request-UUID` stays the same over retries. If it changes, a retry is a second event; the same body under another ID within the window is flagged.",
-			"When Bitbucket sends again, and how long it waits.",
+			"When Data Center sends again.",
 		},
 		Config: "provider: bitbucket\nsecrets: [\"${BITBUCKET_SECRET}\"]",
 	},

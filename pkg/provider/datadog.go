@@ -1,11 +1,8 @@
 package provider
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 )
 
 var datadog = &Provider{
@@ -34,26 +31,14 @@ var datadog = &Provider{
 	},
 }
 
-type datadogScheme struct {
-	noHandshake
-	header string
-	tokens tokens
-}
-
-var errNoHeaderName = errors.New("expected the name of a header")
+type datadogScheme struct{ tokenScheme }
 
 func openDatadog(o *opening) opened {
-	name := o.text("header", "Authorization")
-	if !isToken(name) {
-		o.errs = append(o.errs, &ConfigError{Key: "options.header", Err: errNoHeaderName})
+	header := o.headerOption("header", "Authorization")
+	return opened{
+		scheme:   &datadogScheme{tokenScheme{header: header, tokens: o.tokens()}},
+		security: []string{header}, secret: []string{header},
 	}
-	header := []string{http.CanonicalHeaderKey(name)}
-	return opened{scheme: &datadogScheme{header: header[0], tokens: o.tokens()}, security: header, secret: header}
-}
-
-func (s *datadogScheme) verify(_ context.Context, r *Request) (proof, error) {
-	key, err := s.tokens.find(r.Now, get(r.Header, s.header))
-	return proof{key: key}, err
 }
 
 var datadogFields = newFields("event_type", "date")
@@ -68,11 +53,7 @@ func (s *datadogScheme) identify(r *Request) (Identity, error) {
 
 func signDatadog(in *SignInput) (Signed, error) {
 	h := signedHeaders(in)
-	name, ok := in.Options["header"].(string)
-	if !ok {
-		name = "Authorization"
-	}
-	h.Set(name, in.Secret)
+	h.Set(signHeader(in, "Authorization"), in.Secret)
 	return Signed{Header: h}, nil
 }
 

@@ -198,8 +198,7 @@ func (s *declaredScheme) verify(ctx context.Context, r *Request) (proof, error) 
 
 // checkStamp judges the time in a body whose signature fits.
 func (s *declaredScheme) checkStamp(r *Request) error {
-	var space [4]value
-	v := space[:s.fields.count]
+	v := make([]value, s.fields.count)
 	if err := s.fields.read(r.Body, v); err != nil {
 		return err
 	}
@@ -229,9 +228,9 @@ func (s *declaredScheme) handshake(r *Request) (*Response, error) {
 
 func (s *declaredScheme) identify(r *Request) (Identity, error) {
 	var id Identity
-	var space [4]value
-	v := space[:s.fields.count]
-	if len(v) > 0 {
+	var v []value
+	if s.fields.count > 0 {
+		v = make([]value, s.fields.count)
 		if err := s.fields.read(r.Body, v); err != nil {
 			return Identity{}, err
 		}

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -14,7 +13,7 @@ var gitlab = &Provider{
 	IDUnsigned:      true,
 	Authenticity:    AuthToken,
 	credentials:     secretOnly(newToken),
-	open:            func(o *opening) opened { return opened{scheme: &gitlabScheme{tokens: o.tokens()}} },
+	open:            openGitLab,
 	sign:            signGitLab,
 	sample:          sampleGitLab,
 	Doc: Doc{
@@ -63,14 +62,10 @@ var gitlabSigned = &Provider{
 	},
 }
 
-type gitlabScheme struct {
-	noHandshake
-	tokens tokens
-}
+type gitlabScheme struct{ tokenScheme }
 
-func (s *gitlabScheme) verify(_ context.Context, r *Request) (proof, error) {
-	key, err := s.tokens.find(r.Now, get(r.Header, "X-Gitlab-Token"))
-	return proof{key: key}, err
+func openGitLab(o *opening) opened {
+	return opened{scheme: &gitlabScheme{tokenScheme{header: "X-Gitlab-Token", tokens: o.tokens()}}}
 }
 
 func (s *gitlabScheme) identify(r *Request) (Identity, error) {
