@@ -92,7 +92,7 @@ func (g *goldenRequest) events(body []byte) []verdictEvent {
 		}
 		return []verdictEvent{e}
 	}
-	var events []verdictEvent
+	events := []verdictEvent{}
 	for _, e := range g.Want.Events {
 		events = append(events, verdictEvent{ID: e.ID, Type: e.Type, Time: written(e.Time)})
 	}
