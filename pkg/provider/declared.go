@@ -34,6 +34,8 @@ type declared struct {
 	writeStamp func(t time.Time) string
 	// readTime reads the event's time; nil: Unix seconds or milliseconds, or RFC 3339.
 	readTime func(v value) time.Time
+	// secret turns a secret's text into the key; nil: as SecretEncoding says.
+	secret func(text string) ([]byte, error)
 	// greeting answers what is no delivery; nil: there is no such request.
 	greeting func(r *Request) (*Response, error)
 	// answering answers a verified request that carries no event; nil: all carry one.
@@ -119,6 +121,9 @@ func (d *declared) rules() hmacRules {
 	}
 	if d.writeStamp != nil {
 		rules.writeStamp = d.writeStamp
+	}
+	if d.secret != nil {
+		rules.secret = d.secret
 	}
 	return rules
 }

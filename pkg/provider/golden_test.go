@@ -27,9 +27,10 @@ type golden struct {
 		}
 		HMAC      *goldenHMAC
 		Options   map[string]any
-		PublicURL string `json:"public_url"`
-		EventID   string `json:"event_id"`
-		EventType string `json:"event_type"`
+		Keys      json.RawMessage // what ParseOfflineKeys reads
+		PublicURL string          `json:"public_url"`
+		EventID   string          `json:"event_id"`
+		EventType string          `json:"event_type"`
 	}
 	Request struct {
 		Method, Path, Query string
@@ -66,10 +67,16 @@ type goldenHMAC struct {
 	SecretEncoding  string `json:"secret_encoding"`
 }
 
-func (g *golden) config(name string) provider.Config {
+func (g *golden) config(t *testing.T, name string) provider.Config {
+	t.Helper()
 	c := provider.Config{
 		Source: "golden", Provider: name, Options: g.Config.Options, PublicURL: g.Config.PublicURL,
 		EventID: g.Config.EventID, EventType: g.Config.EventType,
+	}
+	if g.Config.Keys != nil {
+		keys, err := provider.ParseOfflineKeys(g.Config.Keys)
+		require.NoError(t, err)
+		c.Keys = keys
 	}
 	for _, s := range g.Config.Secrets {
 		c.Secrets = append(c.Secrets, provider.Secret{ID: s.ID, Text: s.Text, NotBefore: s.NotBefore, NotAfter: s.NotAfter})
@@ -126,7 +133,7 @@ func readGolden(t *testing.T, file string) *golden {
 
 func checkGolden(t *testing.T, name string, g *golden) {
 	t.Helper()
-	src, err := provider.New(g.config(name))
+	src, err := provider.New(g.config(t, name))
 	require.NoError(t, err)
 	v, err := src.Receive(t.Context(), g.request())
 	if g.Want.Status != 0 {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // Keys gets what some schemes must fetch before they can verify: certificates and key sets.
@@ -27,8 +28,8 @@ type Fetch struct {
 	Name string
 	// Source is the source's name: each has a budget of look-ups.
 	Source string
-	Method string // empty: GET
-	URL    *url.URL
+	Method string   // empty: GET
+	URL    *url.URL // nil: it can only be given
 	Header http.Header
 	Body   []byte
 	// Fresh asks for it again even if it is remembered, as far as the limits allow: a key set may have new keys.
@@ -37,8 +38,9 @@ type Fetch struct {
 
 // OfflineKeys are contents in place of the network.
 type OfflineKeys struct {
-	Content map[string][]byte // by Fetch.Name
-	Pool    *x509.CertPool    // nil: the system's roots
+	// Content is by Fetch.Name; "jwks:*" stands for the key set of every source that has none of its own.
+	Content map[string][]byte
+	Pool    *x509.CertPool // nil: the system's roots
 }
 
 // offlineFile is how OfflineKeys are written down.
@@ -78,6 +80,8 @@ func ParseOfflineKeys(data []byte) (*OfflineKeys, error) {
 	return k, nil
 }
 
+const anyKeySet = "jwks:*"
+
 var (
 	errNotGiven     = errors.New("is not among the given keys")
 	errKeysTrailing = errors.New("text after the JSON value")
@@ -88,6 +92,9 @@ func (k *OfflineKeys) Fetch(_ context.Context, f *Fetch) ([]byte, error) {
 	b, ok := k.Content[f.Name]
 	if !ok && f.URL != nil {
 		b, ok = k.Content[f.URL.String()]
+	}
+	if !ok && strings.HasPrefix(f.Name, "jwks:") {
+		b, ok = k.Content[anyKeySet]
 	}
 	if !ok {
 		return nil, fmt.Errorf("%s %w", f.Name, errNotGiven)

@@ -75,6 +75,15 @@ func (k *macKey) fits(sent []byte, size int, write func(*mac)) bool {
 	return false
 }
 
+// of computes the MAC of what write feeds to the state, for answers.
+func (k *macKey) of(write func(*mac)) []byte {
+	m := k.idle.Get().(*mac)
+	defer k.idle.Put(m)
+	m.h.Reset()
+	write(m)
+	return m.h.Sum(nil)
+}
+
 // sum computes a MAC, for Sign.
 func sum(newHash func() hash.Hash, secret []byte, write func(*mac)) []byte {
 	m := &mac{h: hmac.New(newHash, secret)}

@@ -133,6 +133,39 @@ func decodeSecret(text string, decode func(string) ([]byte, error)) ([]byte, err
 // plainSecret takes a secret's text as the key.
 func plainSecret(text string) ([]byte, error) { return []byte(text), nil }
 
+// option reads an option that is a text; "" when it is not there.
+func (o *opening) option(name string) string {
+	v, ok := o.Options[name]
+	if !ok {
+		return ""
+	}
+	text, ok := v.(string)
+	if !ok || strings.TrimSpace(text) == "" {
+		o.errorf("options."+name, "expected a text that is not empty")
+	}
+	return text
+}
+
+// flag reads an option that is true or false; false when it is not there.
+func (o *opening) flag(name string) bool {
+	v, ok := o.Options[name]
+	if !ok {
+		return false
+	}
+	on, ok := v.(bool)
+	if !ok {
+		o.errorf("options."+name, "expected true or false")
+	}
+	return on
+}
+
+// keyless reports secrets of a scheme that has none; instead says what it has.
+func (o *opening) keyless(instead string) {
+	if len(o.Secrets) > 0 {
+		o.errorf("secrets", "have no effect: provider %s has %s instead", o.provider.Name, instead)
+	}
+}
+
 // tolerance is how far a timestamp may lie from now: what the source says, else the preset's.
 func (o *opening) tolerance(preset time.Duration) window {
 	o.usesTolerance = true

@@ -85,6 +85,7 @@ type Doc struct {
 
 // All is the table of presets, sorted by name.
 var All = []*Provider{
+	adyen,
 	apiKey,
 	asana,
 	auth0,
@@ -92,7 +93,9 @@ var All = []*Provider{
 	bearer,
 	bitbucket,
 	box,
+	braintree,
 	calendly,
+	coinbaseCommerce,
 	datadog,
 	docusign,
 	dropbox,
@@ -104,18 +107,26 @@ var All = []*Provider{
 	hubspot,
 	jira,
 	linear,
+	mollie,
 	none,
 	okta,
+	paddle,
 	pagerduty,
+	paypal,
+	plaid,
+	razorpay,
 	sentry,
 	shopify,
 	slack,
+	square,
 	standardWebhooks,
 	stripe,
 	svix,
 	trello,
 	typeform,
 	vercel,
+	woocommerce,
+	xero,
 }
 
 // ByName finds a preset.

@@ -31,3 +31,12 @@ var (
 	errSignedHeader = &Refusal{Status: http.StatusUnauthorized, Reason: "header that the signature covers is missing"}
 	errSignedForm   = &Refusal{Status: http.StatusBadRequest, Reason: "header that the signature covers contains the separator that follows it"}
 )
+
+// Refusals of single schemes.
+var (
+	errForm        = &Refusal{Status: http.StatusBadRequest, Reason: "body is not the form that the provider sends"}
+	errCertURL     = &Refusal{Status: http.StatusUnauthorized, Reason: "certificate URL is not the provider's"}
+	errCertificate = &Refusal{Status: http.StatusUnauthorized, Reason: "certificate is not the provider's, or not valid at this time"}
+	errKeyUnknown  = &Refusal{Status: http.StatusUnauthorized, Reason: "the key that the request names is not the provider's, or has expired"}
+	errNoClient    = &Refusal{Status: http.StatusServiceUnavailable, Reason: "without client_id and secret among the options, keys cannot be fetched"}
+)

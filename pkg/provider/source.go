@@ -35,6 +35,7 @@ type opened struct {
 	secret     []string // likewise headers that hold a secret
 	query      []string // query parameters that hold a secret
 	idUnsigned bool
+	unchecked  bool // the source takes what anybody can send, although its provider could sign
 }
 
 // greeter is a scheme whose handshake comes without a signature: it is asked first. A nil answer means that the
@@ -86,6 +87,14 @@ func New(cfg Config) (*Source, error) {
 
 // Provider is the preset that the source was opened with.
 func (s *Source) Provider() *Provider { return s.provider }
+
+// Authenticity says how much a request proves that this source accepts.
+func (s *Source) Authenticity() Authenticity {
+	if s.rules.unchecked {
+		return AuthNone
+	}
+	return s.provider.Authenticity
+}
 
 // SecretHeaders are the headers that hold a secret with this source (canonical names).
 func (s *Source) SecretHeaders() []string {
