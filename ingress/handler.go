@@ -191,7 +191,7 @@ func (r *request) delivery(v *provider.Verified) *event.Delivery {
 		d.TraceParent, d.TraceState = tp, req.Header.Get("Tracestate")
 	}
 	var flags []string
-	switch p.Authenticity {
+	switch r.judge.rules.Authenticity() {
 	case provider.AuthSigned:
 		flags = append(flags, event.FlagVerified)
 	case provider.AuthNone:

@@ -115,8 +115,8 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 	if src.ackTimeout == 0 {
 		src.ackTimeout = defaultAckTimeout
 	}
-	if p.Authenticity == provider.AuthNone {
-		s.log.Warn("this source takes requests from anybody: its provider checks nothing", slog.String("source", name), slog.String("provider", p.Name))
+	if judge.rules.Authenticity() == provider.AuthNone {
+		s.log.Warn("this source takes requests from anybody: nothing about them is checked", slog.String("source", name), slog.String("provider", p.Name))
 	}
 	return src, nil
 }

@@ -53,6 +53,7 @@ var paypal = &Provider{
 			"That these two hosts are all that serve certificates, and that the URL serves the intermediate certificates as well.",
 			"No order is guaranteed.",
 		},
+		Signer: "the private key of the certificate, in PEM",
 		Config: "provider: paypal\noptions: {webhook_id: \"${PAYPAL_WEBHOOK_ID}\"}",
 	},
 }

@@ -44,6 +44,7 @@ var plaid = &Provider{
 			"Two notifications with the same bytes are one event, for Plaid gives no ID.",
 		},
 		Unverified: []string{"Retries for up to 24 h; waits 10 s."},
+		Signer:     "the private key of a key that the source is given, in PEM",
 		Config:     "provider: plaid\noptions: {client_id: \"${PLAID_CLIENT_ID}\", secret: \"${PLAID_SECRET}\", environment: production}",
 	},
 }
