@@ -24,10 +24,13 @@ const (
 	outEncoding    outcome = "unsupported_encoding"
 	outBadRead     outcome = "incomplete"
 	outMissingID   outcome = "missing_id"
+	outRateLimited outcome = "rate_limited"
+	outQuota       outcome = "quota"
 	outOverloaded  outcome = "overloaded"
 	outAckTimeout  outcome = "ack_timeout"
 	outKafkaError  outcome = "kafka_error"
 	outUnsafeTopic outcome = "unsafe_topic"
+	outBadClock    outcome = "clock_unsound"
 	outInternal    outcome = "internal_error"
 )
 
@@ -51,10 +54,13 @@ var refusals = map[outcome]refusal{
 	outMethod:      {http.StatusMethodNotAllowed, "method-not-allowed", "Method not allowed", "This source's provider does not send with this method."},
 	outTooLarge:    {http.StatusRequestEntityTooLarge, "too-large", "Body too large", "The body is larger than this source may send."},
 	outEncoding:    {http.StatusUnsupportedMediaType, "unsupported-encoding", "Unsupported content encoding", "Only bodies without a content encoding are taken: signatures cover the bytes as they are."},
+	outRateLimited: {http.StatusTooManyRequests, "rate-limited", "Too many requests", "This address sends more than it may. Send it again later."},
+	outQuota:       {http.StatusTooManyRequests, "quota", "Quota used up", "This source sends more than it may. Send it again later."},
 	outOverloaded:  {http.StatusServiceUnavailable, "overloaded", "Overloaded", "There is no room for this request now. Send it again."},
 	outAckTimeout:  {http.StatusServiceUnavailable, "not-acknowledged", "Not acknowledged in time", "The event could not be stored in time. Send it again."},
 	outKafkaError:  {http.StatusServiceUnavailable, "not-acknowledged", "Not acknowledged", "The event could not be stored. Send it again."},
 	outUnsafeTopic: {http.StatusServiceUnavailable, "unavailable", "Unavailable", "Events cannot be stored safely now. Send it again."},
+	outBadClock:    {http.StatusServiceUnavailable, "clock-unsound", "Clock unsound", "Times cannot be judged now. Send it again."},
 	outInternal:    {http.StatusInternalServerError, "internal", "Internal error", "The request could not be handled. Send it again."},
 }
 

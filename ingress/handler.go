@@ -75,8 +75,18 @@ func (s *Service) receive(c *gin.Context) {
 	}
 	r.src, r.rules = src, src.rules.Load()
 	defer func() { src.seconds.Observe(s.now().Sub(r.started).Seconds()) }()
+	ticket, wait := s.limits.enter(c)
+	if wait > 0 {
+		s.refuseLimited(r, outRateLimited, wait, "the limits of an address, or of all requests in flight")
+		return
+	}
+	defer s.limits.leave(ticket)
 	if o, reason := r.judge.admit(c.Request.Method, c.Request.Header); o != "" {
 		s.refuse(r, o, reason)
+		return
+	}
+	if tooManyLines(c.Request.Header, s.cfg.Limits.Headers) {
+		s.refuse(r, outMalformed, "more header lines than ingress.limits.headers")
 		return
 	}
 	body, held, err := s.budget.read(c.Request.Body, c.Request.ContentLength, r.judge.maxBody)
@@ -120,6 +130,10 @@ func (s *Service) accept(r *request, release func()) bool {
 		return false
 	default:
 		s.refuse(r, g.outcome(), g.Reason)
+		return false
+	}
+	if wait := r.src.quota.take(); wait > 0 {
+		s.refuseLimited(r, outQuota, wait, "the source's quota is used up")
 		return false
 	}
 	if r.judge.inspect(&g); g.outcome() != outAccepted {

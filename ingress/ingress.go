@@ -32,6 +32,7 @@ type Service struct {
 	metrics *metrics
 	secrets *secrets
 	budget  *budget
+	limits  *limits
 	seen    *seen // nil: no look-up
 	pub     *publisher
 	topic   *topicGuard
@@ -47,7 +48,8 @@ type source struct {
 	rules      atomic.Pointer[rules]
 	ackTimeout time.Duration
 	maxBody    int64
-	atOnce     bool // no linger
+	quota      *quota // nil: none
+	atOnce     bool   // no linger
 	counters   map[outcome]prometheus.Counter
 	seconds    prometheus.Observer
 }
@@ -83,6 +85,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 		return nil, err
 	}
 	s.secrets = newSecrets(cfg, s)
+	if s.limits, err = newLimits(cfg.Ingress.Limits); err != nil {
+		return nil, err
+	}
 	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
 		return nil, err
 	}
@@ -105,7 +110,7 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 	}
 	p := judge.rules.Provider()
 	src := &source{
-		name: name, maxBody: judge.maxBody, atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout,
+		name: name, maxBody: judge.maxBody, atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout, quota: newQuota(c.Quota),
 		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
 	}
 	src.rules.Store(s.metrics.rules(name, judge))

@@ -70,8 +70,20 @@ func start(t testing.TB, cluster *kafkatest.Cluster, ackTimeout, more string) *h
 
 func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, kafka string) *harness {
 	t.Helper()
-	text := fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: %t%s}\ningress: {listen: \"127.0.0.1:0\"%s}\n",
-		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, kafka != "", kafka, more) + fmt.Sprintf(testSources, ackTimeout)
+	return startText(t, cluster, topic, fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: %t%s}\ningress: {listen: \"127.0.0.1:0\"%s}\n",
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, kafka != "", kafka, more)+fmt.Sprintf(testSources, ackTimeout))
+}
+
+// startSources is start with other sources, in YAML.
+func startSources(t testing.TB, cluster *kafkatest.Cluster, more, sources string) *harness {
+	t.Helper()
+	topic := cluster.Topic(t, 3)
+	return startText(t, cluster, topic, fmt.Sprintf("kafka: {brokers: [%s], topic: %s}\ningress: {listen: \"127.0.0.1:0\"%s}\nsources:%s",
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, more, sources))
+}
+
+func startText(t testing.TB, cluster *kafkatest.Cluster, topic, text string) *harness {
+	t.Helper()
 	cfg, err := settings.Parse("catchment.yaml", []byte(text), settings.NeedKafka, settings.NeedIngress, settings.NeedSources)
 	require.NoError(t, err)
 	h := &harness{t: t, log: &syncBuffer{}, reg: prometheus.NewRegistry(), topic: topic, kafka: cluster}
@@ -117,6 +129,22 @@ func (h *harness) call(req *http.Request) (*http.Response, string) {
 	require.NoError(h.t, err)
 	requireDocumented(h.t, req, resp, string(body))
 	return resp, string(body)
+}
+
+// hang sends a request whose body does not end before the returned function is called.
+func hang(t testing.TB, url string) (end func()) {
+	t.Helper()
+	r, w := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, url, r)
+	require.NoError(t, err)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	return func() { _ = w.Close(); <-answered }
 }
 
 func post(url string, header http.Header, body []byte) *http.Request {
@@ -216,7 +244,7 @@ func requireProblem(t *testing.T, resp *http.Response, body string, status int, 
 	require.Equal(t, resp.Header.Get(headerDeliveryID), p.Instance)
 	require.Len(t, p.Instance, 36)
 	require.NotEmpty(t, p.Title)
-	require.Equal(t, status == http.StatusServiceUnavailable, resp.Header.Get("Retry-After") != "")
+	require.Equal(t, status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests, resp.Header.Get("Retry-After") != "")
 }
 
 func requireAccepted(t *testing.T, resp *http.Response, body, status, id, source string) {

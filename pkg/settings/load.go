@@ -41,6 +41,18 @@ var Everything = []Section{NeedKafka, NeedPostgres, NeedArchive, NeedIngress, Ne
 // MaxBody is the largest body that any source may allow: GitHub's and GitLab's cap, 25 MB.
 const MaxBody config.Size = 25e6
 
+// MaxHeaders bounds ingress.limits.header_bytes: the path may stand in a record twice, and all must fit into what a
+// topic allows beside the body.
+const MaxHeaders config.Size = 48 << 10
+
+// ParsePrefix reads an address, which stands for itself alone, or a prefix.
+func ParsePrefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
+}
+
 // Load reads catchment.yaml. The shape of the whole file is checked; variables and secret files are resolved,
 // and required keys demanded, in the needed sections only. The error is config.Errors, or that of reading the file.
 func Load(path string, need ...Section) (*File, error) {
@@ -143,10 +155,14 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}
-	for i, text := range f.Ingress.TrustedProxies {
-		_, errAddr := netip.ParseAddr(text)
-		if _, err := netip.ParsePrefix(text); err != nil && errAddr != nil {
-			add(fmt.Sprintf("ingress.trusted_proxies[%d]", i), "expected an address or a prefix such as 10.0.0.0/8, found %q", text)
+	if f.Ingress.Limits.HeaderBytes > MaxHeaders {
+		add("ingress.limits.header_bytes", "expected at most 48KiB: headers must fit into a Kafka record beside the largest body")
+	}
+	for path, list := range map[string][]string{"ingress.trusted_proxies": f.Ingress.TrustedProxies, "ingress.limits.exempt": f.Ingress.Limits.Exempt} {
+		for i, text := range list {
+			if _, err := ParsePrefix(text); err != nil {
+				add(fmt.Sprintf("%s[%d]", path, i), "expected an address or a prefix such as 10.0.0.0/8, found %q", text)
+			}
 		}
 	}
 	return append(errs, f.checkOperations()...)

@@ -87,7 +87,33 @@ type Ingress struct {
 	DrainDelay        time.Duration `yaml:"drain_delay" default:"0s" doc:"how long to go on serving after a stop signal, until load balancers know"`
 	DrainTimeout      time.Duration `yaml:"drain_timeout" default:"15s" doc:"time for requests in flight to end"`
 	TrustedProxies    []string      `yaml:"trusted_proxies" doc:"addresses or prefixes whose X-Forwarded-For counts"`
+	TLS               *ServerTLS    `yaml:"tls" doc:"serve HTTPS, with HTTP/2; without it HTTP, for a proxy that ends TLS"`
+	H2C               bool          `yaml:"h2c" doc:"take HTTP/2 without TLS as well, from a proxy that speaks it"`
+	ClockTolerance    time.Duration `yaml:"clock_tolerance" default:"2m" min:"1s" doc:"how far our clock may be from the brokers'; over it 503, and not ready"`
+	Limits            Limits        `yaml:"limits" doc:"what one address, and all together, may take before a request is verified"`
 	Dedup             Dedup         `yaml:"dedup" doc:"look-up of what was acknowledged lately; saves work, correctness never depends on it"`
+}
+
+// ServerTLS is the identity that the ingress shows.
+type ServerTLS struct {
+	CertFile string `yaml:"cert_file" required:"true" doc:"certificate chain, PEM; read again when it changes"`
+	KeyFile  string `yaml:"key_file" required:"true" doc:"key, PEM; read again when it changes"`
+}
+
+// Limits bound what strangers may use up. Those of an address are off unless they are set: behind a proxy that is not
+// in trusted_proxies, all senders have one address.
+type Limits struct {
+	Rate               int         `yaml:"rate" min:"0" doc:"requests a second of one client address (of one /64 with IPv6); over it 429; 0: any number"`
+	Burst              int         `yaml:"burst" min:"0" doc:"requests of one address at once before rate counts; 0: twice the rate"`
+	Addresses          int         `yaml:"addresses" default:"65536" min:"2" doc:"addresses that are remembered for rate at once; over it the longest unseen are forgotten"`
+	RequestsPerAddress int         `yaml:"requests_per_address" min:"0" doc:"requests in flight of one client address; over it 429; 0: any number"`
+	Requests           int         `yaml:"requests" default:"16384" min:"1" doc:"requests in flight in all; over it 429"`
+	Exempt             []string    `yaml:"exempt" doc:"addresses or prefixes that rate and requests_per_address do not count; nobody is exempt by default"`
+	Connections        int         `yaml:"connections" default:"16384" min:"1" doc:"connections at once; over it the one that has been idle longest is closed for the new one"`
+	HeaderBytes        config.Size `yaml:"header_bytes" default:"32KiB" min:"4KiB" doc:"request line and headers, up to 48KiB; over it 431"`
+	Headers            int         `yaml:"headers" default:"200" min:"1" doc:"header lines of one request; over it 400"`
+	Streams            int         `yaml:"streams" default:"100" min:"1" doc:"requests at once on one HTTP/2 connection"`
+	MinBodyRate        config.Size `yaml:"min_body_rate" default:"1KiB" min:"0" doc:"bytes a second that a body must come with after its first 5 s; 0: read_timeout alone counts"`
 }
 
 // Dedup configures the look-up of acknowledged events.
@@ -137,6 +163,13 @@ type Source struct {
 	EventID     string         `yaml:"event_id" scalar:"any" doc:"CEL expression of the event ID; empty: the preset's rule"`
 	EventType   string         `yaml:"event_type" scalar:"any" doc:"CEL expression of the event type; empty: the preset's rule"`
 	Linger      *time.Duration `yaml:"linger" doc:"0s: this source's records are sent at once"`
+	Quota       *Quota         `yaml:"quota" doc:"how many verified requests are taken; over it 429"`
+}
+
+// Quota bounds a source's verified requests; handshakes do not count.
+type Quota struct {
+	Rate  int `yaml:"rate" required:"true" min:"1" doc:"requests a second"`
+	Burst int `yaml:"burst" min:"0" doc:"requests at once before rate counts; 0: one second's"`
 }
 
 // SecretSpec is one secret: a text, or a mapping with an ID, a file and a time in which it is valid.
