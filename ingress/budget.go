@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// budget bounds the bytes of bodies that are held at once: those that are being read and those for which Kafka
+// budget bounds the bytes that requests hold at once: those that are being read and those for which Kafka
 // has not answered yet, also after their sender got a 503.
 type budget struct {
 	limit int64
@@ -35,6 +35,10 @@ var (
 	errNoRoom   = errors.New("in_flight_bytes is used up")
 )
 
+// requestOverhead is what a request is charged beside its body, for its headers and all that is made of them: without
+// it a flood of small bodies would hold many times what it counts.
+const requestOverhead = 4 << 10
+
 // firstChunk is what a sender gets on its word alone; more only as its bytes arrive.
 const firstChunk = 64 << 10
 
@@ -53,10 +57,10 @@ func (b *budget) read(r io.Reader, length, limit int64) (body []byte, held int64
 			size = min(size, length)
 		}
 		// One byte more than fits, so that the end of the body is seen without another round.
-		if !b.take(size + 1 - held) {
+		if !b.take(size + 1 + requestOverhead - held) {
 			return nil, held, errNoRoom
 		}
-		held = size + 1
+		held = size + 1 + requestOverhead
 		grown := make([]byte, len(buf), size+1)
 		copy(grown, buf)
 		buf = grown

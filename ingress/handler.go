@@ -59,6 +59,7 @@ type request struct {
 	received time.Time // when the body had been read
 	digest   [32]byte
 	eventID  string // once verified
+	reader   pacedBody
 }
 
 // receive answers one request: route, read, verify, look up, publish, answer.
@@ -81,6 +82,10 @@ func (s *Service) receive(c *gin.Context) {
 		return
 	}
 	defer s.limits.leave(ticket)
+	if err := s.clock.err(); err != nil {
+		s.refuse(r, outBadClock, err.Error())
+		return
+	}
 	if o, reason := r.judge.admit(c.Request.Method, c.Request.Header); o != "" {
 		s.refuse(r, o, reason)
 		return
@@ -89,7 +94,7 @@ func (s *Service) receive(c *gin.Context) {
 		s.refuse(r, outMalformed, "more header lines than ingress.limits.headers")
 		return
 	}
-	body, held, err := s.budget.read(c.Request.Body, c.Request.ContentLength, r.judge.maxBody)
+	body, held, err := s.budget.read(r.paced(s.cfg), c.Request.ContentLength, r.judge.maxBody)
 	release := sync.OnceFunc(func() { s.budget.give(held) })
 	handedOver := false
 	defer func() {
@@ -162,7 +167,7 @@ func (s *Service) accept(r *request, release func()) bool {
 		r.succeed(outAccepted, d.ID, g.Response)
 	case errors.Is(err, errDeadline):
 		s.refuse(r, outAckTimeout, "no acknowledgement within "+r.src.ackTimeout.String())
-	case errors.Is(err, errFull):
+	case errors.Is(err, errFull), errors.Is(err, errShare):
 		s.refuse(r, outOverloaded, err.Error())
 	default:
 		s.refuse(r, outKafkaError, err.Error())

@@ -4,6 +4,7 @@ package ingress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,9 +37,11 @@ type Service struct {
 	seen    *seen // nil: no look-up
 	pub     *publisher
 	topic   *topicGuard
+	clock   *clock
 	now     func() time.Time
 
 	listener net.Listener
+	tls      *tls.Config // nil: HTTP
 	draining atomic.Bool
 }
 
@@ -91,7 +94,12 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
 		return nil, err
 	}
-	s.topic = &topicGuard{cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client}
+	s.topic = &topicGuard{cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client, resize: s.pub.bulkhead.resize}
+	s.clock = newClock(cfg, s.pub, func() time.Time { return s.now() }, s.log)
+	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log); err != nil {
+		s.pub.close()
+		return nil, err
+	}
 	if s.engine, err = s.routes(); err != nil {
 		return nil, err
 	}
@@ -124,6 +132,16 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 		s.log.Warn("this source takes requests from anybody: nothing about them is checked", slog.String("source", name), slog.String("provider", p.Name))
 	}
 	return src, nil
+}
+
+// asksForCertificates says whether a source decides by its senders' certificates.
+func (s *Service) asksForCertificates() bool {
+	for _, src := range s.sources {
+		if p := src.judge.Load().rules.Provider(); p.Name == "mtls" || p.Authenticity == provider.AuthConnection {
+			return true
+		}
+	}
+	return false
 }
 
 func largestBody(sources map[string]*source) int64 {
@@ -161,13 +179,16 @@ func (s *Service) Addr() string { return s.listener.Addr().String() }
 // ServeHTTP answers one request, as the listener would.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.engine.ServeHTTP(w, r) }
 
-// Ready says why the service must get no traffic: it starts, drains, or the topic is unsafe. A Kafka outage is
+// Ready says why the service must get no traffic: it starts, drains, the topic is unsafe or our clock unsound. A Kafka outage is
 // no reason: 503 is the honest answer then.
 func (s *Service) Ready() error {
 	if s.draining.Load() {
 		return errors.New("draining")
 	}
-	return s.topic.err()
+	if err := s.topic.err(); err != nil {
+		return err
+	}
+	return s.clock.err()
 }
 
 // Run serves until ctx ends. Then it stops being ready, goes on for drain_delay, ends the requests in flight
@@ -181,17 +202,13 @@ func (s *Service) Run(ctx context.Context) error {
 	go func() { defer close(watchDone); s.secrets.watch(guard) }()
 	defer func() { stopGuard(); <-guardDone; <-watchDone }()
 
-	srv := &http.Server{
-		Handler:           s.engine,
-		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
-		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.ReadTimeout + longestAck(s.sources) + 10*time.Second,
-		IdleTimeout:       s.cfg.IdleTimeout,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
+	clockDone := make(chan struct{})
+	go func() { defer close(clockDone); s.clock.run(guard) }()
+	defer func() { stopGuard(); <-clockDone }()
+
+	srv, listener := s.server()
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.listener) }()
+	go func() { served <- srv.Serve(listener) }()
 	s.log.Info("taking webhooks", slog.String("address", s.Addr()), slog.Int("sources", len(s.sources)))
 	select {
 	case err := <-served:

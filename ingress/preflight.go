@@ -30,6 +30,7 @@ type topicGuard struct {
 	log     *slog.Logger
 	client  *kgo.Client
 	verdict atomic.Pointer[verdict]
+	resize  func(partitions int) // told of the topic's size
 }
 
 type verdict struct {
@@ -93,6 +94,7 @@ func (g *topicGuard) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.resize(report.Partitions)
 	v := &verdict{err: report.Err(), scope: sha256.Sum256(append([]byte(report.ClusterID), report.TopicID[:]...))}
 	g.conclude(v)
 	return nil

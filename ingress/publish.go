@@ -17,6 +17,7 @@ import (
 
 var (
 	errFull     = errors.New("the producer's buffer is full")
+	errShare    = errors.New("the partition's share of in_flight_bytes is used up: its broker does not answer, or not fast enough")
 	errDeadline = errors.New("no acknowledgement in time")
 )
 
@@ -35,6 +36,8 @@ type publisher struct {
 	m      *metrics
 	log    *slog.Logger
 	acks   sync.Pool // of chan error
+
+	bulkhead *bulkhead
 }
 
 func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logger, m *metrics, onLoss func()) (*publisher, error) {
@@ -58,7 +61,10 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 			onLoss()
 		}),
 	)
-	p := &publisher{topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }}}
+	p := &publisher{
+		topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }},
+		bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
+	}
 	open := func(linger time.Duration) (*kgo.Client, error) {
 		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
 		if err != nil {
@@ -81,7 +87,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 }
 
 // publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
-// there is no room, or Kafka's error. release is called once, when the producer is done with d's body: that may
+// there is no room, errShare when there is none for its partition, or Kafka's error. release is called once, when the producer is done with d's body: that may
 // be long after errDeadline. The request's context has no part in this: a sender that hangs up must not cancel
 // a batch that holds other senders' records.
 func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, release func()) error {
@@ -89,9 +95,16 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 	if atOnce {
 		cl = p.atOnce
 	}
+	record := event.Encode(d)
+	part := p.bulkhead.take(record)
+	if part == nil {
+		release()
+		return errShare
+	}
 	ack := p.acks.Get().(chan error)
 	start := time.Now()
-	cl.TryProduce(context.Background(), event.Encode(d), func(r *kgo.Record, err error) {
+	cl.TryProduce(context.Background(), record, func(r *kgo.Record, err error) {
+		part.answered(r, start.Sub(processStart), err)
 		release()
 		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
 			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
