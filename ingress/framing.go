@@ -110,6 +110,9 @@ func (f *framing) line(p []byte) []byte {
 	case c == ' ' || c == '\t': // a folded line
 		p[0] = spoilt
 		f.state, f.field = inValue, fieldOther
+	case c|0x20 != 'c' && c|0x20 != 't': // neither of the two
+		f.state, f.field = inValue, fieldOther
+		return p
 	default:
 		f.state, f.named = inName, 0
 		return p

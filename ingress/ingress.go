@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -137,7 +138,7 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 // asksForCertificates says whether a source decides by its senders' certificates.
 func (s *Service) asksForCertificates() bool {
 	for _, src := range s.sources {
-		if p := src.judge.Load().rules.Provider(); p.Name == "mtls" || p.Authenticity == provider.AuthConnection {
+		if p := src.rules.Load().judge.rules.Provider(); p.Name == "mtls" || p.Authenticity == provider.AuthConnection {
 			return true
 		}
 	}
@@ -195,16 +196,12 @@ func (s *Service) Ready() error {
 // within drain_timeout, and waits for Kafka's last answers.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.pub.close()
-	guard, stopGuard := context.WithCancel(ctx)
-	guardDone := make(chan struct{})
-	go func() { defer close(guardDone); s.topic.run(guard) }()
-	watchDone := make(chan struct{})
-	go func() { defer close(watchDone); s.secrets.watch(guard) }()
-	defer func() { stopGuard(); <-guardDone; <-watchDone }()
-
-	clockDone := make(chan struct{})
-	go func() { defer close(clockDone); s.clock.run(guard) }()
-	defer func() { stopGuard(); <-clockDone }()
+	watching, stop := context.WithCancel(ctx)
+	var watchers sync.WaitGroup
+	for _, watch := range []func(context.Context){s.topic.run, s.clock.run, s.secrets.watch} {
+		watchers.Go(func() { watch(watching) })
+	}
+	defer func() { stop(); watchers.Wait() }()
 
 	srv, listener := s.server()
 	served := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,6 +61,7 @@ type harness struct {
 	stop  func() error
 	topic string
 	kafka *kafkatest.Cluster
+	skew  atomic.Int64 // of the service's clock
 }
 
 // start runs an ingress on the cluster with a fresh topic; more is YAML of the section ingress.
@@ -96,6 +98,7 @@ func startText(t testing.TB, cluster *kafkatest.Cluster, topic, text string) *ha
 // run serves until the test ends, or stop is called.
 func (h *harness) run() {
 	h.t.Helper()
+	h.now = func() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
 	h.url = "http://" + h.Addr()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -176,6 +179,10 @@ func sampleOf(preset string, seq int) provider.Sample {
 
 func (h *harness) stripe(seq int) *http.Request {
 	return h.signed("stripe", "stripe", stripeSecret, time.Now(), sampleOf("stripe", seq))
+}
+
+func (h *harness) github(seq int) *http.Request {
+	return h.signed("github", "github", githubSecret, time.Now(), sampleOf("github", seq))
 }
 
 // records returns all that is in the topic.

@@ -7,6 +7,7 @@ import "net/http"
 var (
 	errMethod            = &Refusal{Status: http.StatusMethodNotAllowed, Reason: "method not allowed"}
 	errRepeatedHeader    = &Refusal{Status: http.StatusBadRequest, Reason: "security header repeated"}
+	errTwinHeader        = &Refusal{Status: http.StatusBadRequest, Reason: "security header written with underscores"}
 	errQueryForm         = &Refusal{Status: http.StatusBadRequest, Reason: "query malformed"}
 	errDuplicateMember   = &Refusal{Status: http.StatusBadRequest, Reason: "JSON member that names the event is there twice, or in two spellings"}
 	errIDForm            = &Refusal{Status: http.StatusBadRequest, Reason: "event ID has characters that are not allowed"}

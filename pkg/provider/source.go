@@ -119,10 +119,8 @@ func (s *Source) Receive(ctx context.Context, r *Request) (Verified, error) {
 	if !s.provider.Accepts(r.Method) {
 		return Verified{}, errMethod
 	}
-	for _, name := range s.security {
-		if len(r.Header[name]) > 1 {
-			return Verified{}, errRepeatedHeader
-		}
+	if err := s.checkHeaders(r.Header); err != nil {
+		return Verified{}, err
 	}
 	if g, ok := s.rules.scheme.(greeter); ok {
 		if answer, err := g.greet(r); answer != nil || err != nil {
@@ -153,6 +151,25 @@ func (s *Source) Receive(ctx context.Context, r *Request) (Verified, error) {
 		v.Answer = a.answer(r)
 	}
 	return v, nil
+}
+
+// checkHeaders refuses a security header that is there twice, also in the writing with underscores, which some
+// proxies and frameworks take for the same name.
+func (s *Source) checkHeaders(h http.Header) error {
+	for _, name := range s.security {
+		if len(h[name]) > 1 {
+			return errRepeatedHeader
+		}
+	}
+	for name := range h {
+		if strings.IndexByte(name, '_') < 0 {
+			continue
+		}
+		if twin := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")); slices.Contains(s.security, twin) {
+			return errTwinHeader
+		}
+	}
+	return nil
 }
 
 // identify fills in what the events are called: by the preset's rule, then by the source's own expressions.
