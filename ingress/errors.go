@@ -82,6 +82,9 @@ func writeProblem(w http.ResponseWriter, r refusal, deliveryID string) {
 	if r.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", strconv.Itoa(5+rand.IntN(11))) // 5 to 15 s, so that senders do not come back all at once
 	}
+	if r.status == http.StatusTooManyRequests && h.Get("Retry-After") == "" {
+		h.Set("Retry-After", strconv.Itoa(retryAfter(busyWait)))
+	}
 	body, _ := json.Marshal(problem{problemType + r.slug, r.title, r.status, r.detail, deliveryID}) // strings and a number always marshal
 	w.WriteHeader(r.status)
 	_, _ = w.Write(body)
