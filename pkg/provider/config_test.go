@@ -91,7 +91,9 @@ func TestSecrets(t *testing.T) {
 		"empty key":     {provider.Secret{Text: "whsec_"}, []string{"secrets[0]: the secret is empty"}},
 		"not base64":    {provider.Secret{Text: "whsec_%%"}, []string{"secrets[0]: the secret is not whsec_ and base64 with padding"}},
 		"no padding":    {provider.Secret{Text: "whsec_AAAAA"}, []string{"secrets[0]: the secret is not whsec_ and base64 with padding"}},
-		"public key":    {provider.Secret{Text: "whpk_AAAA"}, []string{"secrets[0]: this is a key for Ed25519 signatures (v1a): expected a secret that begins with whsec_"}},
+		"public key":    {provider.Secret{Text: "whpk_AAAA"}, []string{"secrets[0]: the secret is not whpk_ and base64 of the 32 bytes of an Ed25519 key"}},
+		"weak key":      {provider.Secret{Text: "whpk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, []string{"secrets[0]: the secret is a public key under which anybody can sign"}},
+		"private key":   {provider.Secret{Text: "whsk_AAAA"}, []string{"secrets[0]: this is a private key: expected the public one, which begins with whpk_, or a secret that begins with whsec_"}},
 		"never valid":   {provider.Secret{Text: "whsec_AAAA", NotBefore: day, NotAfter: day}, []string{"secrets[0]: is never valid: not_after is not later than not_before"}},
 		"fine, bounded": {provider.Secret{Text: "whsec_AAAA", NotBefore: day, NotAfter: day.Add(time.Hour)}, nil},
 	} {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,9 @@ type golden struct {
 		IDMissing  bool   `json:"id_missing"`
 		Response   *string
 
+		ResponseStatus int               `json:"response_status"`
+		Answer         *string           // the body that the provider demands once the delivery is safe
+		AnswerStatus   int               `json:"answer_status"`
 		ResponseHeader map[string]string `json:"response_header"`
 		Events         []struct {
 			ID, Type, Body string
@@ -152,17 +156,30 @@ func checkGolden(t *testing.T, name string, g *golden) {
 	if g.Want.Events != nil {
 		want.Parts = []provider.Part{}
 	}
+	if g.Want.ID == "" && g.Want.Events != nil { // so is a batch, with its source
+		sum := sha256.Sum256(append([]byte("golden\n"), g.request().Body...))
+		want.ID, want.IDMissing = "sha256:"+hex.EncodeToString(sum[:]), g.Want.IDMissing
+	}
 	for _, e := range g.Want.Events {
+		e.ID = strings.Replace(e.ID, "{key}", want.ID, 1)
 		want.Parts = append(want.Parts, provider.Part{Identity: provider.Identity{ID: e.ID, Type: e.Type, Time: e.Time}, Body: []byte(e.Body)})
 	}
 	if g.Want.Response != nil {
 		require.NotNil(t, v.Handshake, g.Note)
 		require.Equal(t, *g.Want.Response, string(v.Handshake.Body), g.Note)
 		require.Less(t, v.Handshake.Status, 300, g.Note)
+		if g.Want.ResponseStatus != 0 {
+			require.Equal(t, g.Want.ResponseStatus, v.Handshake.Status, g.Note)
+		}
 		for name, value := range g.Want.ResponseHeader {
 			require.Equal(t, value, v.Handshake.Header.Get(name), g.Note)
 		}
 		want.Handshake = v.Handshake
+	}
+	if g.Want.AnswerStatus != 0 {
+		require.NotNil(t, v.Answer, g.Note)
+		require.Equal(t, g.Want.AnswerStatus, v.Answer.Status, g.Note)
+		require.Equal(t, *g.Want.Answer, string(v.Answer.Body), g.Note)
 	}
 	v.Answer = nil
 	require.Equal(t, want, v, g.Note)

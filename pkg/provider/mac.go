@@ -20,11 +20,12 @@ type macs struct {
 // the four blocks that a small body needs.
 type macKey struct {
 	key
-	idle sync.Pool
+	index int // place among the source's secrets
+	idle  sync.Pool
 }
 
-func newMACKey(k key, newHash func() hash.Hash, secret []byte) *macKey {
-	return &macKey{key: k, idle: sync.Pool{New: func() any { return &mac{h: hmac.New(newHash, secret)} }}}
+func newMACKey(k key, index int, newHash func() hash.Hash, secret []byte) *macKey {
+	return &macKey{key: k, index: index, idle: sync.Pool{New: func() any { return &mac{h: hmac.New(newHash, secret)} }}}
 }
 
 // mac is the state of one computation.
@@ -46,13 +47,13 @@ func (m *mac) string(s string) {
 // one after the other) fits what write feeds to the state.
 func (m *macs) find(now time.Time, sent []byte, write func(*mac)) (int, error) {
 	usable := false
-	for i, k := range m.keys {
+	for _, k := range m.keys {
 		if !k.validAt(now) {
 			continue
 		}
 		usable = true
 		if k.fits(sent, m.size, write) {
-			return i, nil
+			return k.index, nil
 		}
 	}
 	if !usable {
@@ -82,6 +83,26 @@ func (k *macKey) of(write func(*mac)) []byte {
 	m.h.Reset()
 	write(m)
 	return m.h.Sum(nil)
+}
+
+// sum computes a MAC under the secret of that index, for answers that are signed; nil: there is no such key.
+func (m *macs) sum(index int, write func(*mac)) []byte {
+	for _, k := range m.keys {
+		if k.index == index {
+			return k.of(write)
+		}
+	}
+	return nil
+}
+
+// current is the index of the first secret that is valid now; noKey: none is.
+func (m *macs) current(now time.Time) int {
+	for _, k := range m.keys {
+		if k.validAt(now) {
+			return k.index
+		}
+	}
+	return noKey
 }
 
 // sum computes a MAC, for Sign.

@@ -24,6 +24,8 @@ var (
 	errNoToken      = &Refusal{Status: http.StatusUnauthorized, Reason: "token missing"}
 	errTokenForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "credentials malformed, or of another kind"}
 	errWrongToken   = &Refusal{Status: http.StatusUnauthorized, Reason: "token mismatch"}
+	errIsChallenge  = &Refusal{Status: http.StatusUnauthorized, Reason: "body has the form of a challenge, whose answer would be its signature"}
+	errUnbound      = &Refusal{Status: http.StatusUnauthorized, Reason: "the signature does not cover the body"}
 	errNoSecret     = &Refusal{Status: http.StatusUnauthorized, Reason: "no secret is valid at this time"}
 	errNoStamp      = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp missing"}
 	errStampForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp malformed"}

@@ -49,6 +49,11 @@ type answerer interface {
 	answer(r *Request) *Response
 }
 
+// idJudge is a scheme with which it depends on the request whether the signature covers the ID.
+type idJudge interface {
+	idUnsigned(r *Request) bool
+}
+
 // noHandshake is embedded by schemes whose requests all carry events.
 type noHandshake struct{}
 
@@ -135,6 +140,9 @@ func (s *Source) Receive(ctx context.Context, r *Request) (Verified, error) {
 		return Verified{}, err
 	}
 	v := Verified{SignedURL: p.signedURL, IDUnsigned: s.provider.IDUnsigned || s.rules.idUnsigned}
+	if j, ok := s.rules.scheme.(idJudge); ok {
+		v.IDUnsigned = j.idUnsigned(r)
+	}
 	if p.key != noKey {
 		v.SecretID = s.keys[p.key].id
 	}

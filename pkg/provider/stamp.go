@@ -46,6 +46,15 @@ func unixMillis(text string) (time.Time, bool) {
 
 func writeMillis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
+// fixedSeconds reads Unix seconds of ten digits (2001 to 2286), for schemes that sign the timestamp directly followed
+// by something else: with one length only, no digit can change sides.
+func fixedSeconds(text string) (time.Time, bool) {
+	if len(text) != 10 || text[0] == '0' {
+		return time.Time{}, false
+	}
+	return unixSeconds(text)
+}
+
 // anyStamp reads Unix seconds, Unix milliseconds (told apart by size: seconds reach 10^11 in the year 5138) and
 // RFC 3339. Fewer than 9 digits (1973) are no stamp: they could be the year of another.
 func anyStamp(text string) (time.Time, bool) {

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -22,7 +23,7 @@ var standardWebhooks = &Provider{
 		Title:     "Standard Webhooks 1.0",
 		URL:       "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
 		Signature: "`webhook-signature: v1,<base64>[ v1,<base64>…]`, `webhook-id`, `webhook-timestamp`",
-		Signed:    "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`",
+		Signed:    "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`. With a public key as the secret (`whpk_` and base64): Ed25519, version `v1a`",
 		Tolerance: "5 minutes, both ways; Unix seconds",
 		ID:        "`webhook-id`, the same for every retry; signed",
 		Type:      "body `type` (the specification advises it)",
@@ -45,7 +46,7 @@ var svix = &Provider{
 		Title:      "Svix",
 		URL:        "https://docs.svix.com/receiving/verifying-payloads/how-manual",
 		Signature:  "`svix-signature: v1,<base64>[ v1,<base64>…]`, `svix-id`, `svix-timestamp`",
-		Signed:     "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`",
+		Signed:     "id `.` timestamp `.` body, HMAC-SHA256; the key is the secret's base64, behind `whsec_`. With a public key as the secret (`whpk_` and base64): Ed25519, version `v1a`",
 		Tolerance:  "5 minutes, both ways; Unix seconds",
 		ID:         "`svix-id`, the same for every retry; signed",
 		Type:       "body `type` (the specification advises it)",
@@ -58,7 +59,7 @@ var svix = &Provider{
 }
 
 var standardNotes = []string{
-	"Other versions than `v1` are skipped (`v1a` is a signature with Ed25519, which the reference libraries do not check either); keys for Ed25519 (`whpk_`, `whsk_`) are refused at load.",
+	"Versions for which the source has no key are skipped: `v1` needs a `whsec_…`, `v1a` a `whpk_…`, and one source may have both. The reference libraries check `v1` alone. A private key (`whsk_…`) is refused at load.",
 	"An ID must be visible ASCII without a dot: the signature of `a.1` would fit `a` with another time and body.",
 	"The Go library takes the empty key; this preset does not.",
 	"Svix writes `svix-` for `webhook-`. Either is read, a complete set of the preset's own names first, and never a mixture.",
@@ -84,31 +85,55 @@ func (n standardNames) complete(h http.Header) bool {
 type standardScheme struct {
 	noHandshake
 	first, second standardNames
-	macs          *macs
+	macs          *macs       // v1
+	public        *publicKeys // v1a
 	window        window
 }
 
 func openStandard(o *opening, first, second standardNames) opened {
-	return opened{scheme: &standardScheme{
-		first: first, second: second,
-		macs: o.macs(sha256.New, standardSecret), window: o.tolerance(5 * time.Minute),
-	}}
+	s := &standardScheme{first: first, second: second, macs: &macs{size: sha256.Size}, public: &publicKeys{}, window: o.tolerance(5 * time.Minute)}
+	if len(o.Secrets) == 0 {
+		o.errorf("secrets", "is empty: provider %s needs at least one secret", o.provider.Name)
+	}
+	for i, secret := range o.Secrets {
+		if strings.HasPrefix(secret.Text, "whpk_") {
+			s.public.add(o, i, standardPublicKey)
+			continue
+		}
+		b, err := decodeSecret(secret.Text, standardSecret)
+		if err != nil {
+			o.secretError(i, err)
+			continue
+		}
+		s.macs.keys = append(s.macs.keys, newMACKey(o.keys[i], i, sha256.New, b))
+	}
+	return opened{scheme: s}
 }
 
 var (
-	errAsymmetric  = errors.New("this is a key for Ed25519 signatures (v1a): expected a secret that begins with whsec_")
+	errPrivateKey  = errors.New("this is a private key: expected the public one, which begins with whpk_, or a secret that begins with whsec_")
 	errNotStandard = errors.New("the secret is not whsec_ and base64 with padding")
+	errNotPublic   = errors.New("the secret is not whpk_ and base64 of the 32 bytes of an Ed25519 key")
+	errNotPrivate  = errors.New("the secret is not whsk_ and base64 of an Ed25519 key")
 )
 
 func standardSecret(text string) ([]byte, error) {
-	if strings.HasPrefix(text, "whpk_") || strings.HasPrefix(text, "whsk_") {
-		return nil, errAsymmetric
+	if strings.HasPrefix(text, "whsk_") {
+		return nil, errPrivateKey
 	}
 	b, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whsec_"))
 	if err != nil {
 		return nil, errNotStandard
 	}
 	return b, nil
+}
+
+func standardPublicKey(text string) (func(text, signature []byte) bool, error) {
+	b, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "whpk_"))
+	if err != nil || len(b) != ed25519.PublicKeySize {
+		return nil, errNotPublic
+	}
+	return ed25519Check(b)
 }
 
 // names are those that the request uses.
@@ -132,22 +157,57 @@ func (s *standardScheme) verify(_ context.Context, r *Request) (proof, error) {
 	if !ok {
 		return proof{}, errStampForm
 	}
-	var space [4 * sha256.Size]byte
-	sent := parseStandard(get(r.Header, n.signature), space[:0])
-	if len(sent) == 0 {
-		return proof{}, errMalformed
-	}
-	key, err := s.macs.find(r.Now, sent, func(m *mac) {
-		m.string(id)
-		m.string(".")
-		m.string(stamp)
-		m.string(".")
-		m.bytes(r.Body)
-	})
+	key, err := s.find(r, id, stamp, get(r.Header, n.signature))
 	if err != nil {
 		return proof{}, err
 	}
 	return proof{key: key}, s.window.check(at, r.Now)
+}
+
+// find looks for a signature of either version that fits one of the keys that there are for it.
+func (s *standardScheme) find(r *Request, id, stamp, header string) (key int, err error) {
+	err = errMalformed
+	var space [4 * sha256.Size]byte
+	if sent := parseStandard(header, space[:0]); len(sent) > 0 && len(s.macs.keys) > 0 {
+		key, err = s.macs.find(r.Now, sent, func(m *mac) {
+			m.string(id)
+			m.string(".")
+			m.string(stamp)
+			m.string(".")
+			m.bytes(r.Body)
+		})
+		if err == nil {
+			return key, nil
+		}
+	}
+	if len(s.public.keys) == 0 {
+		return noKey, err
+	}
+	text := append([]byte(id+"."+stamp+"."), r.Body...)
+	for _, signature := range parseStandardPublic(header) {
+		if key, err = s.public.find(r.Now, text, signature); err == nil {
+			return key, nil
+		}
+	}
+	return noKey, err
+}
+
+// maxPublic is how many signatures of version v1a are looked at: each costs a hundred times a MAC.
+const maxPublic = 8
+
+// parseStandardPublic gives the signatures of version v1a.
+func parseStandardPublic(header string) [][]byte {
+	var all [][]byte
+	for part := range strings.SplitSeq(header, " ") {
+		text, ok := strings.CutPrefix(part, "v1a,")
+		if !ok || len(all) == maxPublic {
+			continue
+		}
+		if b, ok := appendBase64(nil, text, ed25519.SignatureSize); ok {
+			all = append(all, b)
+		}
+	}
+	return all
 }
 
 // parseStandard appends the MACs of version v1 to sent.
@@ -174,10 +234,6 @@ func (s *standardScheme) identify(r *Request) (Identity, error) {
 }
 
 func signStandard(in *SignInput, n standardNames) (Signed, error) {
-	secret, err := decodeSecret(in.Secret, standardSecret)
-	if err != nil {
-		return Signed{}, err
-	}
 	h := signedHeaders(in)
 	setIfAny(h, n.id, in.Sample.ID)
 	id, stamp := h.Get(n.id), strconv.FormatInt(in.Now.Unix(), 10)
@@ -185,6 +241,19 @@ func signStandard(in *SignInput, n standardNames) (Signed, error) {
 		return Signed{}, errNeedsID
 	}
 	h.Set(n.stamp, stamp)
+	if private, ok := strings.CutPrefix(in.Secret, "whsk_"); ok {
+		b, err := base64.StdEncoding.DecodeString(private)
+		if err != nil || len(b) < ed25519.SeedSize { // a seed, or a seed and its public key
+			return Signed{}, errNotPrivate
+		}
+		text := append([]byte(id+"."+stamp+"."), in.Body...)
+		h.Set(n.signature, "v1a,"+base64.StdEncoding.EncodeToString(ed25519.Sign(ed25519.NewKeyFromSeed(b[:ed25519.SeedSize]), text)))
+		return Signed{Header: h}, nil
+	}
+	secret, err := decodeSecret(in.Secret, standardSecret)
+	if err != nil {
+		return Signed{}, err
+	}
 	h.Set(n.signature, "v1,"+base64Sum(sha256.New, secret, func(m *mac) {
 		m.string(id + "." + stamp + ".")
 		m.bytes(in.Body)

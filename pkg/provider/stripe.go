@@ -11,6 +11,7 @@ import (
 var stripe = &Provider{
 	Name:            "stripe",
 	SecurityHeaders: []string{"Stripe-Signature"},
+	Volatile:        []string{"pending_webhooks"},
 	credentials:     secretOnly(newWhsec),
 	open:            openStripe,
 	sign:            signStripe,

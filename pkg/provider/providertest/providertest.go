@@ -206,9 +206,10 @@ func (s *suite) refuses(src *provider.Source, r *provider.Request, status int) {
 
 // lookAtHeaders finds out which headers carry the signature and the time: those that change with them.
 func (s *suite) lookAtHeaders() {
-	base := s.request(s.sample(0), 0, now).Header
+	now1, now2 := s.request(s.sample(0), 0, now), s.request(s.sample(0), 0, now.Add(-time.Minute))
+	base, otherTime := now1.Header, now2.Header
 	otherSecret := s.request(s.sample(0), 1, now).Header
-	otherTime := s.request(s.sample(0), 0, now.Add(-time.Minute)).Header
+	s.stamped = !bytes.Equal(now1.Body, now2.Body) // Mailgun signs the time inside the body
 	for name := range base {
 		changes := base.Get(name) != otherTime.Get(name)
 		s.stamped = s.stamped || changes
