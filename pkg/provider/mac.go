@@ -24,8 +24,15 @@ type macKey struct {
 	idle  sync.Pool
 }
 
-func newMACKey(k key, index int, newHash func() hash.Hash, secret []byte) *macKey {
-	return &macKey{key: k, index: index, idle: sync.Pool{New: func() any { return &mac{h: hmac.New(newHash, secret)} }}}
+func newMACKey(k key, newHash func() hash.Hash, secret []byte) *macKey {
+	return &macKey{key: k, idle: sync.Pool{New: func() any { return &mac{h: hmac.New(newHash, secret)} }}}
+}
+
+// add takes the key of the secret with that index.
+func (m *macs) add(k key, index int, newHash func() hash.Hash, secret []byte) {
+	one := newMACKey(k, newHash, secret)
+	one.index = index
+	m.keys = append(m.keys, one)
 }
 
 // mac is the state of one computation.

@@ -105,7 +105,7 @@ func (o *opening) macs(newHash func() hash.Hash, decode func(text string) ([]byt
 			o.secretError(i, err)
 			continue
 		}
-		m.keys = append(m.keys, newMACKey(o.keys[i], i, newHash, b))
+		m.add(o.keys[i], i, newHash, b)
 	}
 	return m
 }

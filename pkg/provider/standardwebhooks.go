@@ -105,7 +105,7 @@ func openStandard(o *opening, first, second standardNames) opened {
 			o.secretError(i, err)
 			continue
 		}
-		s.macs.keys = append(s.macs.keys, newMACKey(o.keys[i], i, sha256.New, b))
+		s.macs.add(o.keys[i], i, sha256.New, b)
 	}
 	return opened{scheme: s}
 }
