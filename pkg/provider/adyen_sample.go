@@ -9,7 +9,7 @@ import (
 )
 
 // sampleAdyen makes a payments webhook: an authorisation, a capture or a refund, alone as Adyen sends them by
-// default, now and then two in one delivery. The reason of a refused one has the order's reference in it.
+// default, now and then two in one delivery.
 func sampleAdyen(r *rand.Rand, in SampleInput) Sample {
 	s := sampler{r, in}
 	o := s.order()
