@@ -151,19 +151,18 @@ func (s *Service) accept(r *request, release func()) bool {
 	}
 	r.digest = sha256.Sum256(r.body)
 	d := r.delivery(&g.Verified)
-	var key seenKey
-	if s.seen != nil {
-		key = keyOf(s.topic.scope(), r.src.name, d.ID, r.digest)
-		if s.seen.has(key, r.received) {
-			r.succeed(outDuplicate, d.ID, g.Response)
-			return false
-		}
+	sight := newSighting(s.topic.scope(), r.src.name, d.ID, r.digest, d.Verdict.Has(event.FlagIDUnsigned))
+	known := s.lookup.look(&sight, r.received)
+	if known.seen {
+		r.succeed(outDuplicate, d.ID, g.Response)
+		return false
+	}
+	if known.replayed {
+		d.Verdict = d.Verdict.With(event.FlagReplaySuspect)
 	}
 	switch err := s.pub.publish(d, r.src.atOnce, r.received.Add(r.src.ackTimeout), release); {
 	case err == nil:
-		if s.seen != nil {
-			s.seen.add(key, s.now())
-		}
+		s.lookup.add(&sight, s.now())
 		r.succeed(outAccepted, d.ID, g.Response)
 	case errors.Is(err, errDeadline):
 		s.refuse(r, outAckTimeout, "no acknowledgement within "+r.src.ackTimeout.String())

@@ -35,7 +35,7 @@ type Service struct {
 	secrets *secrets
 	budget  *budget
 	limits  *limits
-	seen    *seen // nil: no look-up
+	lookup  lookup
 	pub     *publisher
 	topic   *topicGuard
 	clock   *clock
@@ -76,14 +76,14 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 		return nil, err
 	}
 	s.budget = &budget{limit: int64(cfg.Ingress.InFlightBytes), gauge: s.metrics.inflight}
-	if cfg.Ingress.Dedup.Store == "memory" {
-		s.seen = newSeen(cfg.Ingress.Dedup.Entries, cfg.Ingress.Dedup.TTL)
-	}
-	var errs config.Errors
+	var errs, es config.Errors
 	for name := range cfg.Sources {
 		src, es := s.openSource(cfg, name)
 		errs = append(errs, es...)
 		s.sources[name] = src
+	}
+	if s.lookup, es = s.openLookup(cfg); len(es) > 0 {
+		errs = append(errs, es...)
 	}
 	if err := errs.Err(); err != nil {
 		return nil, err
@@ -106,6 +106,7 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	}
 	if s.listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Ingress.Listen); err != nil {
 		s.pub.close()
+		s.lookup.close()
 		return nil, fmt.Errorf("listen for webhooks on %s (set ingress.listen to another address): %w", cfg.Ingress.Listen, err)
 	}
 	return s, nil
@@ -145,6 +146,15 @@ func (s *Service) asksForCertificates() bool {
 	return false
 }
 
+// openLookup opens the store of the dedup look-up. Without one, replays are looked for all the same.
+func (s *Service) openLookup(cfg *settings.File) (lookup, config.Errors) {
+	d := cfg.Ingress.Dedup
+	if d.Store == "redis" {
+		return newShared(cfg, s.log, s.metrics)
+	}
+	return newRecent(d.Entries, d.TTL, d.Store == "memory", s.metrics), nil
+}
+
 func largestBody(sources map[string]*source) int64 {
 	var n int64
 	for _, s := range sources {
@@ -162,11 +172,7 @@ func longestAck(sources map[string]*source) time.Duration {
 }
 
 // forget empties the look-up: Kafka may have lost what it acknowledged.
-func (s *Service) forget() {
-	if s.seen != nil {
-		s.seen.clear()
-	}
-}
+func (s *Service) forget() { s.lookup.forget(s.topic.scope()) }
 
 // Reload reads the sources' secrets again. Those that cannot be read stay as they are.
 func (s *Service) Reload() { s.secrets.reload() }
@@ -195,6 +201,7 @@ func (s *Service) Ready() error {
 // Run serves until ctx ends. Then it stops being ready, goes on for drain_delay, ends the requests in flight
 // within drain_timeout, and waits for Kafka's last answers.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.lookup.close()
 	defer s.pub.close()
 	watching, stop := context.WithCancel(ctx)
 	var watchers sync.WaitGroup

@@ -14,6 +14,7 @@ type metrics struct {
 	dataLoss prometheus.Counter
 	verified *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
+	lookups  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -33,10 +34,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		verified: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_verified_total", Help: "Verified requests by the secret that verified them."}, []string{"source", "secret_id"}),
 		reloads:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_secret_reloads_total", Help: "Times that changed secrets were read again, by result: failed ones left a source's secrets as they were."}, []string{"result"}),
 	}
+	m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_dedup_lookups_total", Help: "Look-ups of acknowledged events, by result: failed and skipped ones count as not seen."}, []string{"result"})
+	for _, result := range []string{lookupSeen, lookupUnseen, lookupFailed, lookupSkipped} {
+		m.lookups.WithLabelValues(result)
+	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
 	}
-	reg.MustRegister(m.requests, m.seconds, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads)
+	reg.MustRegister(m.requests, m.seconds, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads, m.lookups)
 	return m
 }
 

@@ -1,27 +1,52 @@
 package ingress
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"sync"
 	"time"
 )
 
-// seenKey names one event with its bytes in one topic of one cluster.
+// seenKey names one thing to remember: a digest.
 type seenKey [16]byte
 
-// seen remembers what Kafka has acknowledged lately. It is bounded in number and time by two generations: when
-// the young one is full or half the TTL old, it becomes the old one, and the old one is dropped.
-type seen struct {
-	half  int
-	turn  time.Duration
-	mu    sync.Mutex
-	young map[seenKey]struct{}
-	old   map[seenKey]struct{}
-	born  time.Time
+// sighting is one delivery, as the look-up knows it.
+type sighting struct {
+	event seenKey // this event with these bytes, in one topic of one cluster
+	bytes seenKey // these bytes of this source, under whatever ID; empty when the signature covers the ID
+	id    seenKey // the event ID
+	scope [32]byte
+	mark  string // of what was known when the look-up was asked; empty: it did not answer
 }
 
-func newSeen(entries int, ttl time.Duration) *seen {
-	return &seen{half: max(entries/2, 1), turn: ttl / 2, young: map[seenKey]struct{}{}, old: map[seenKey]struct{}{}}
+// newSighting makes the keys of a delivery.
+func newSighting(scope [32]byte, source, id string, digest [32]byte, idUnsigned bool) sighting {
+	s := sighting{scope: scope, event: keyOf(scope, source, id, digest)}
+	if idUnsigned {
+		s.bytes, s.id = keyOf(scope, source, "", digest), keyOf([32]byte{}, "", id, [32]byte{})
+	}
+	return s
+}
+
+// guarded says whether the same bytes under another ID are suspect.
+func (s *sighting) guarded() bool { return s.bytes != seenKey{} }
+
+// found is what is remembered of a delivery.
+type found struct {
+	seen     bool // Kafka has acknowledged it
+	replayed bool // its bytes were acknowledged under another ID
+}
+
+// lookup remembers what Kafka has acknowledged lately. It saves work, and correctness never depends on it: what it does
+// not know was not seen.
+type lookup interface {
+	// look marks the sighting with the generation of what it knows, for add.
+	look(s *sighting, now time.Time) found
+	// add is called after the acknowledgement, never before it. What was looked up before a forget is not added.
+	add(s *sighting, now time.Time)
+	// forget drops all that is known of the topic: Kafka may have lost what it acknowledged.
+	forget(scope [32]byte)
+	close()
 }
 
 // keyOf hashes the parts, each with its length before it, so that no two lists of parts look alike.
@@ -37,46 +62,113 @@ func keyOf(scope [32]byte, source, id string, digest [32]byte) (k seenKey) {
 	return k
 }
 
-func (s *seen) has(k seenKey, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.age(now)
-	if _, ok := s.young[k]; ok {
-		return true
-	}
-	_, ok := s.old[k]
-	return ok
+// recent is the look-up in this process's memory.
+type recent struct {
+	mu     sync.Mutex
+	events *generations[struct{}] // nil: only replays are looked for
+	bodies *generations[seenKey]  // the first ID of each body
+	mark   string                 // another after each forget
+	m      *metrics
 }
 
-// add is called after the acknowledgement, never before it.
-func (s *seen) add(k seenKey, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.age(now)
-	if len(s.young) >= s.half {
-		s.rotate(now)
+func newRecent(entries int, ttl time.Duration, events bool, m *metrics) *recent {
+	r := &recent{bodies: newGenerations[seenKey](entries, ttl), mark: rand.Text(), m: m}
+	if events {
+		r.events = newGenerations[struct{}](entries, ttl)
 	}
-	s.young[k] = struct{}{}
+	return r
 }
 
-func (s *seen) age(now time.Time) {
+func (r *recent) look(s *sighting, now time.Time) (f found) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.mark = r.mark
+	if r.events != nil {
+		if _, f.seen = r.events.get(s.event, now); f.seen {
+			r.m.lookups.WithLabelValues(lookupSeen).Inc()
+		} else {
+			r.m.lookups.WithLabelValues(lookupUnseen).Inc()
+		}
+	}
+	if s.guarded() {
+		first, ok := r.bodies.get(s.bytes, now)
+		f.replayed = ok && first != s.id
+	}
+	return f
+}
+
+func (r *recent) add(s *sighting, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.mark != r.mark {
+		return
+	}
+	if r.events != nil {
+		r.events.put(s.event, struct{}{}, now)
+	}
+	if s.guarded() {
+		if _, ok := r.bodies.get(s.bytes, now); !ok {
+			r.bodies.put(s.bytes, s.id, now)
+		}
+	}
+}
+
+func (r *recent) forget([32]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mark = rand.Text()
+	if r.events != nil {
+		r.events.clear()
+	}
+}
+
+func (r *recent) close() {}
+
+// generations is a map that is bounded in number and time by two generations: when the young one is full or half the
+// TTL old, it becomes the old one, and the old one is dropped. It is not safe for concurrent use.
+type generations[V any] struct {
+	half  int
+	turn  time.Duration
+	young map[seenKey]V
+	old   map[seenKey]V
+	born  time.Time
+}
+
+func newGenerations[V any](entries int, ttl time.Duration) *generations[V] {
+	return &generations[V]{half: max(entries/2, 1), turn: ttl / 2, young: map[seenKey]V{}, old: map[seenKey]V{}}
+}
+
+func (g *generations[V]) get(k seenKey, now time.Time) (V, bool) {
+	g.age(now)
+	if v, ok := g.young[k]; ok {
+		return v, true
+	}
+	v, ok := g.old[k]
+	return v, ok
+}
+
+func (g *generations[V]) put(k seenKey, v V, now time.Time) {
+	g.age(now)
+	if len(g.young) >= g.half {
+		g.rotate(now)
+	}
+	g.young[k] = v
+}
+
+func (g *generations[V]) age(now time.Time) {
 	switch {
-	case s.born.IsZero():
-		s.born = now
-	case now.Sub(s.born) >= 2*s.turn || now.Before(s.born):
-		s.rotate(now)
-		s.rotate(now)
-	case now.Sub(s.born) >= s.turn:
-		s.rotate(now)
+	case g.born.IsZero():
+		g.born = now
+	case now.Sub(g.born) >= 2*g.turn || now.Before(g.born):
+		g.rotate(now)
+		g.rotate(now)
+	case now.Sub(g.born) >= g.turn:
+		g.rotate(now)
 	}
 }
 
-func (s *seen) rotate(now time.Time) {
-	s.old, s.young, s.born = s.young, make(map[seenKey]struct{}, len(s.young)), now
+func (g *generations[V]) rotate(now time.Time) {
+	g.old, g.young, g.born = g.young, make(map[seenKey]V, len(g.young)), now
 }
 
-func (s *seen) clear() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.old, s.young = map[seenKey]struct{}{}, map[seenKey]struct{}{}
-}
+func (g *generations[V]) clear() { g.old, g.young = map[seenKey]V{}, map[seenKey]V{} }

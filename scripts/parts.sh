@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # parts.sh: what Catchment runs on, for tests and measurements, on loopback and free ports: a real Kafka of three
-# brokers, Postgres, and versitygw as S3 server.
+# brokers, Postgres, versitygw as S3 server, and Redis.
 #
-#   parts.sh start DIR [kafka] [postgres] [s3]    start these (no name: all) and print `export` lines
-#   parts.sh env   DIR                            print the `export` lines again:  eval "$(parts.sh env DIR)"
-#   parts.sh stop  DIR                            stop them and remove what was made in DIR
+#   parts.sh start DIR [kafka] [postgres] [s3] [redis]    start these (no name: all) and print `export` lines
+#   parts.sh env   DIR                                    print the `export` lines again:  eval "$(parts.sh env DIR)"
+#   parts.sh stop  DIR                                    stop them and remove what was made in DIR
 #
-# Kafka needs Java and (for the first fetch of its jars) Maven; Postgres its programs on PATH or in
+# Redis is Debian's redis-server, or Valkey. Kafka needs Java and (for the first fetch of its jars) Maven; Postgres its programs on PATH or in
 # /usr/lib/postgresql; versitygw is built with `go install` when it is not there (tools.sh).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -97,15 +97,38 @@ stop_s3() {
   if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$dir/s3/buckets"; then kill "$pid"; fi
 }
 
+start_redis() {
+  local bin port; port=$(free_port)
+  bin=$(command -v redis-server || command -v valkey-server) || die "neither redis-server nor valkey-server"
+  mkdir -p "$dir/redis"
+  setsid "$bin" --port "$port" --bind 127.0.0.1 --save '' --appendonly no --dir "$dir/redis" --pidfile "$dir/redis/pid" \
+    </dev/null >"$dir/redis/log" 2>&1 &
+  for _ in $(seq 1 100); do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "export CATCHMENT_TEST_REDIS=redis://127.0.0.1:$port/0" >>"$dir/env"
+      return
+    fi
+    sleep 0.1
+  done
+  cat "$dir/redis/log" >&2; die "Redis does not start"
+}
+
+stop_redis() {
+  [ -f "$dir/redis/pid" ] || return 0
+  local pid; pid=$(cat "$dir/redis/pid")
+  # the number may have been given to another program since; a server's folder is its own
+  if [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$dir/redis" ]; then kill "$pid"; fi
+}
+
 case $cmd in
   start)
     [ ! -f "$dir/env" ] || die "$dir is in use: parts.sh stop $dir"
     trap '[ $? = 0 ] || mv "$dir/env" "$dir/env.incomplete"' EXIT
     : >"$dir/env"
-    [ $# -gt 0 ] || set -- postgres s3 kafka
+    [ $# -gt 0 ] || set -- postgres s3 redis kafka
     for part in "$@"; do
       case $part in
-        kafka | postgres | s3) "start_$part" ;;
+        kafka | postgres | s3 | redis) "start_$part" ;;
         *) die "no part '$part'" ;;
       esac
     done
@@ -113,9 +136,9 @@ case $cmd in
   env) [ -f "$dir/env" ] || die "nothing runs in $dir"; cat "$dir/env" ;;
   stop)
     failed=
-    for part in kafka postgres s3; do "stop_$part" || failed+=" $part"; done
+    for part in kafka postgres s3 redis; do "stop_$part" || failed+=" $part"; done
     [ -z "$failed" ] || die "not stopped:$failed (see $dir)"
-    rm -rf "$dir/env" "$dir/env.incomplete" "$dir/kafka" "$dir/postgres" "$dir/postgres.log" "$dir/s3"
+    rm -rf "$dir/env" "$dir/env.incomplete" "$dir/kafka" "$dir/postgres" "$dir/postgres.log" "$dir/s3" "$dir/redis"
     rmdir "$dir" 2>/dev/null || true ;;
   *) die "no command '$cmd'" ;;
 esac

@@ -58,6 +58,9 @@ const (
 	FlagNoType     = "no-type"     // the delivery names no event type
 	FlagBatch      = "batch"       // the delivery may carry several events: the ID is its key
 	FlagWeak       = "weak"        // the check proves less than a signature over the whole body
+
+	FlagReplaySuspect = "replay-suspect" // the same body came lately under another ID, which the signature does not cover
+	FlagSchemaInvalid = "schema-invalid" // the body is not what the source's JSON Schema describes
 )
 
 // NewVerdict joins flags.

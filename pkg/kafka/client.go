@@ -4,11 +4,8 @@ package kafka
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -32,7 +29,7 @@ func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 		kgo.MetadataMaxAge(time.Minute),
 	}
 	if k.TLS != nil {
-		cfg, err := tlsConfig(k.TLS)
+		cfg, err := k.TLS.Config()
 		if err != nil {
 			return nil, fmt.Errorf("kafka.tls: %w", err)
 		}
@@ -46,34 +43,6 @@ func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 		opts = append(opts, kgo.SASL(m))
 	}
 	return opts, nil
-}
-
-func tlsConfig(t *settings.TLS) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: expected PEM certificates, found none", t.CAFile)
-		}
-	}
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		return nil, errors.New("expected both cert_file and key_file, or neither")
-	}
-	if t.CertFile != "" {
-		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
-			return nil, err
-		}
-		// Read at each handshake, so that a renewed certificate is used without a restart.
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			c, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-			return &c, err
-		}
-	}
-	return cfg, nil
 }
 
 func mechanism(s *settings.SASL) (sasl.Mechanism, error) {

@@ -152,6 +152,7 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 		}
 	}
 	errs = append(errs, f.checkAddresses(need)...)
+	errs = append(errs, f.checkDedup(need)...)
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}
@@ -206,6 +207,18 @@ func (f *File) checkAddresses(need []Section) (errs config.Errors) {
 		}
 	}
 	return errs
+}
+
+func (f *File) checkDedup(need []Section) (errs config.Errors) {
+	d := f.Ingress.Dedup
+	if !slices.Contains(need, NeedIngress) || d.Store != "redis" {
+		return nil
+	}
+	u, err := url.Parse(d.URL.Reveal())
+	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
+		return config.Errors{f.Errorf("ingress.dedup.url", "store redis needs a URL: expected one such as redis://host:6379/0 or rediss://user:password@host:6379/0")}
+	}
+	return nil
 }
 
 func (f *File) checkOperations() (errs config.Errors) {

@@ -118,9 +118,12 @@ type Limits struct {
 
 // Dedup configures the look-up of acknowledged events.
 type Dedup struct {
-	Store   string        `yaml:"store" default:"memory" enum:"memory,off" doc:"where acknowledged events are remembered"`
+	Store   string        `yaml:"store" default:"memory" enum:"memory,redis,off" doc:"where acknowledged events are remembered"`
 	TTL     time.Duration `yaml:"ttl" default:"10m" min:"1s" doc:"how long"`
-	Entries int           `yaml:"entries" default:"200000" min:"2" doc:"how many at most"`
+	Entries int           `yaml:"entries" default:"200000" min:"2" doc:"how many at most, in memory"`
+	URL     config.Secret `yaml:"url" doc:"redis://user:password@host:6379/0, or rediss:// with TLS, for store redis (Valkey or Redis); or file:PATH"`
+	TLS     *TLS          `yaml:"tls" doc:"TLS to the Redis"`
+	Timeout time.Duration `yaml:"timeout" default:"50ms" min:"1ms" doc:"how long Redis may take; after it, the event counts as not seen"`
 }
 
 // Processor configures the service that runs operations.

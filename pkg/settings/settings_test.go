@@ -134,7 +134,7 @@ operations:
 		"catchment.yaml:2:18: kafka.brokers: expected at least one of a list",
 		`catchment.yaml:2:22: kafka.acept: unknown key: did you mean "accept"?`,
 		"catchment.yaml:3:21: ingress.max_body: expected at most 25MB",
-		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, off, found "rediss"`,
+		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, redis, off, found "rediss"`,
 		`catchment.yaml:3:80: ingress.trusted_proxies[1]: expected an address or a prefix such as 10.0.0.0/8, found "proxy"`,
 		"catchment.yaml:5:3: sources.Stripe: expected a name of a-z",
 		"catchment.yaml:6:38: sources.empty.secrets: ",
