@@ -71,3 +71,48 @@ func sampleAuth0(r *rand.Rand, in SampleInput) Sample {
 	}
 	return Sample{ID: id, Type: typ, Body: []byte(text), Header: header}
 }
+
+// sampleMSGraph makes notifications of messages and calendars. Sign fills in the clientState.
+func sampleMSGraph(r *rand.Rand, in SampleInput) Sample {
+	s := sampler{r, in}
+	first, id, typ := "", "", ""
+	var elements []string
+	for range 1 + r.IntN(3) {
+		id, typ = s.uuid(), pick(s, "created", "updated", "deleted")
+		if first == "" {
+			first = id
+		}
+		resource := "Users/" + s.hex(32) + "/" + pick(s, "Messages", "Events") + "/" + s.random(base62, 60)
+		elements = append(elements, fmt.Sprintf(
+			`{"id":"%s","subscriptionId":"%s","subscriptionExpirationDateTime":"%s","clientState":"","changeType":"%s","resource":"%s","tenantId":"%s",`+
+				`"resourceData":{"@odata.type":"#Microsoft.Graph.Message","@odata.id":"%[5]s","@odata.etag":"W/\"%[7]s\"","id":"%[8]s"}}`,
+			id, s.uuid(), in.Now.UTC().AddDate(0, 0, 2).Format(isoMillis), typ, resource, "84bd8158-6d4d-4958-8b9f-9d6445542f95", s.random(base62, 16), s.random(base62, 40),
+		))
+		s.in.Seq += 1 << 40
+	}
+	return Sample{ID: first, Type: typ, Body: []byte(`{"value":[` + strings.Join(elements, ",") + `]}`), Header: http.Header{"Content-Type": {"application/json"}}}
+}
+
+// sampleCloudEvents makes events in each of the three modes.
+func sampleCloudEvents(r *rand.Rand, in SampleInput) Sample {
+	s := sampler{r, in}
+	o := s.order()
+	id, source, typ := s.uuid(), "/shops/"+pick(s, "eu", "us"), pick(s, "com.example.order.paid", "com.example.order.shipped")
+	data := fmt.Sprintf(`{"order":"%s","amount":%d,"currency":"%s","buyer":{"name":"%s %s","email":"%s"}}`, o.id, o.amount, o.currency, o.buyer.first, o.buyer.last, o.buyer.mail)
+	event := fmt.Sprintf(`{"specversion":"1.0","id":"%s","source":"%s","type":"%s","time":"%s","datacontenttype":"application/json","data":%s}`, id, source, typ, s.millis(), data)
+	sample := Sample{ID: cloudEventID(source, id), Type: typ, Header: http.Header{"Webhook-Request-Origin": {"eventemitter.example.com"}}}
+	switch r.IntN(3) {
+	case 0:
+		sample.Body = []byte(event)
+		sample.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
+	case 1:
+		sample.Body = []byte("[" + event + "]")
+		sample.Header.Set("Content-Type", "application/cloudevents-batch+json; charset=utf-8")
+	case 2:
+		sample.Body = []byte(data)
+		for name, v := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Source": source, "Ce-Type": typ, "Ce-Time": s.millis(), "Content-Type": "application/json"} {
+			sample.Header.Set(name, v)
+		}
+	}
+	return sample
+}

@@ -8,7 +8,7 @@ var none = &Provider{
 	Authenticity: AuthNone,
 	credentials:  func() Credentials { return Credentials{} },
 	open: func(o *opening) opened {
-		o.noSecrets("checks nothing")
+		o.keyless("no check")
 		return opened{scheme: noScheme{}}
 	},
 	sign:   func(in *SignInput) (Signed, error) { return Signed{Header: signedHeaders(in)}, nil },
@@ -28,10 +28,3 @@ type noScheme struct{ noHandshake }
 func (noScheme) verify(context.Context, *Request) (proof, error) { return proof{key: noKey}, nil }
 
 func (noScheme) identify(*Request) (Identity, error) { return Identity{}, nil }
-
-// noSecrets reports secrets that nothing would look at.
-func (o *opening) noSecrets(why string) {
-	if len(o.Secrets) > 0 {
-		o.errorf("secrets", "have no effect: provider %s %s", o.provider.Name, why)
-	}
-}

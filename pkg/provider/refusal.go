@@ -26,6 +26,8 @@ var (
 	errWrongToken   = &Refusal{Status: http.StatusUnauthorized, Reason: "token mismatch"}
 	errIsChallenge  = &Refusal{Status: http.StatusUnauthorized, Reason: "body has the form of a challenge, whose answer would be its signature"}
 	errUnbound      = &Refusal{Status: http.StatusUnauthorized, Reason: "the signature does not cover the body"}
+	errTopic        = &Refusal{Status: http.StatusUnauthorized, Reason: "topic is not one of topic_arn"}
+	errClientState  = &Refusal{Status: http.StatusUnauthorized, Reason: "clientState missing or wrong in an element"}
 	errNoSecret     = &Refusal{Status: http.StatusUnauthorized, Reason: "no secret is valid at this time"}
 	errNoStamp      = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp missing"}
 	errStampForm    = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp malformed"}
