@@ -99,7 +99,7 @@ func options(t *testing.T, name string, c provider.Credentials, url string) Opti
 }
 
 func TestSend(t *testing.T) {
-	linear, _ := provider.ByName("linear")
+	timed := []string{"linear", "mailgun"} // whose bodies hold the time of signing
 	for _, p := range provider.All {
 		t.Run(p.Name, func(t *testing.T) {
 			secret := p.NewCredentials()
@@ -120,7 +120,7 @@ func TestSend(t *testing.T) {
 			o.URL = srv.URL + "/webhooks/" + p.Name
 			_, err = Send(t.Context(), o)
 			require.NoError(t, err)
-			if p != linear { // whose body holds the time of signing
+			if !slices.Contains(timed, p.Name) {
 				require.Empty(t, cmp.Diff(rc.bodies, again.bodies))
 			}
 			require.Equal(t, slices.Sorted(maps.Keys(rc.bodies)), slices.Sorted(maps.Keys(again.bodies)))
