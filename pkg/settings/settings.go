@@ -109,7 +109,7 @@ type Limits struct {
 	RequestsPerAddress int         `yaml:"requests_per_address" min:"0" doc:"requests in flight of one client address; over it 429; 0: any number"`
 	Requests           int         `yaml:"requests" default:"16384" min:"1" doc:"requests in flight in all; over it 429"`
 	Exempt             []string    `yaml:"exempt" doc:"addresses or prefixes that rate and requests_per_address do not count; nobody is exempt by default"`
-	Connections        int         `yaml:"connections" default:"16384" min:"1" doc:"connections at once; over it the one that has been idle longest is closed for the new one"`
+	Connections        int         `yaml:"connections" default:"12288" min:"1" doc:"connections at once; over it the one that has been idle longest is closed for the new one"`
 	HeaderBytes        config.Size `yaml:"header_bytes" default:"32KiB" min:"4KiB" doc:"request line and headers, up to 48KiB; over it 431"`
 	Headers            int         `yaml:"headers" default:"200" min:"1" doc:"header lines of one request; over it 400"`
 	Streams            int         `yaml:"streams" default:"100" min:"1" doc:"requests at once on one HTTP/2 connection"`
