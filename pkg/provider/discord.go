@@ -37,6 +37,7 @@ var discord = &Provider{
 		},
 		Unverified: []string{"that a retry carries a new timestamp, and the same body"},
 		Config:     "provider: discord\nsecrets: [\"${DISCORD_PUBLIC_KEY}\"]",
+		Signer:     "the 64 hex digits of the Ed25519 seed whose public key the source has",
 	},
 }
 

@@ -43,6 +43,7 @@ var sendgrid = &Provider{
 			"how long SendGrid sends a batch again, and that batches have up to about 768 KB",
 		},
 		Config: "provider: sendgrid\nsecrets: [\"${SENDGRID_PUBLIC_KEY}\"]",
+		Signer: "base64 of the private key's PKCS #8 form (P-256)",
 	},
 }
 

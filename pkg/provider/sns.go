@@ -50,6 +50,7 @@ var sns = &Provider{
 			"AWS's JavaScript validator leaves `Token` out of the text of an `UnsubscribeConfirmation`, its documentation does not: either is accepted.",
 		},
 		Config: "provider: sns\noptions: {topic_arn: \"arn:aws:sns:eu-central-1:123456789012:orders\"}",
+		Signer: "the RSA private key of the certificate, in PEM",
 	},
 }
 
