@@ -3,8 +3,12 @@ import { createRequire } from "node:module";
 import https from "node:https";
 import { PassThrough } from "node:stream";
 import readline from "node:readline";
+import { pathToFileURL } from "node:url";
 
 const require = createRequire(process.env.SDKS + "/package.json");
+
+// Modules without a form for require.
+const octokit = () => import(pathToFileURL(process.env.SDKS + "/node_modules/@octokit/webhooks-methods/dist-node/index.js").href);
 
 const need = (ok) => {
   if (!ok) throw new Error("refused");
@@ -12,7 +16,7 @@ const need = (ok) => {
 
 const verify = {
   github: async (r) => {
-    const { verify } = await import(require.resolve("@octokit/webhooks-methods").replace("/dist-node/", "/dist-node/"));
+    const { verify } = await octokit();
     need(await verify(r.secret, r.body.toString(), r.headers["x-hub-signature-256"]));
   },
   shopify: async (r) => {
@@ -78,7 +82,7 @@ const verify = {
 
 const sign = {
   github: async (r) => {
-    const { sign } = await import(require.resolve("@octokit/webhooks-methods"));
+    const { sign } = await octokit();
     return { "X-Hub-Signature-256": await sign(r.secret, r.body.toString()), "X-GitHub-Delivery": r.id, "X-GitHub-Event": "push" };
   },
   stripe: async (r) => ({
