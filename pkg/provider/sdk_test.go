@@ -121,8 +121,8 @@ func (s *sdk) verifies(t *testing.T, name string) {
 	p, ok := provider.ByName(name)
 	require.True(t, ok)
 	mine, other := p.NewCredentials(), p.NewCredentials()
-	now := time.Now()
 	for seq := range 10 {
+		now := time.Now() // some SDKs allow no more than 5 s
 		sample := p.Sample(rand.New(rand.NewPCG(3, uint64(seq))), provider.SampleInput{Seq: seq, Now: now})
 		for _, signer := range []provider.Credentials{mine, other} {
 			signed, err := p.Sign(&provider.SignInput{
@@ -156,8 +156,8 @@ func (s *sdk) signs(t *testing.T, name string) {
 	mine := p.NewCredentials()
 	src, err := provider.New(providertest.Config(p, mine))
 	require.NoError(t, err)
-	now := time.Now()
 	for seq := range 10 {
+		now := time.Now()
 		sample := p.Sample(rand.New(rand.NewPCG(4, uint64(seq))), provider.SampleInput{Seq: seq, Now: now})
 		r := &sdkRequest{
 			Op: "sign", Provider: name, Secret: mine.Signer, Options: mine.Options, URL: providertest.URL, ID: sample.ID, At: now.Unix(),

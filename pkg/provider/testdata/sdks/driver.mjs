@@ -46,7 +46,7 @@ const verify = {
   },
   paddle: async (r) => {
     const { Paddle } = require("@paddle/paddle-node-sdk");
-    await new Paddle("key").webhooks.unmarshal(r.body.toString(), r.secret, r.headers["paddle-signature"]);
+    need(await new Paddle("key").webhooks.isSignatureValid(r.body.toString(), r.secret, r.headers["paddle-signature"]));
   },
   twilio: async (r) => {
     const { validateRequest, validateRequestWithBody } = require("twilio");
