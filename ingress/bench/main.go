@@ -250,9 +250,10 @@ func freePorts(ctx context.Context, n int) ([]string, error) {
 // catchmentYAML turns every feature on that a request meets.
 func catchmentYAML(brokers, listen, ops string) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "kafka: {brokers: [%s], topic: bench.catchment}\ningress: {listen: %q, ops_listen: %q}\nsources:\n", strings.ReplaceAll(brokers, ",", ", "), listen, ops)
+	fmt.Fprintf(&b, "kafka: {brokers: [%s], topic: bench.catchment}\ningress: {listen: %q, ops_listen: %q, limits: {rate: 1000000, requests_per_address: 10000}}\nsources:\n",
+		strings.ReplaceAll(brokers, ",", ", "), listen, ops)
 	for i := range sources {
-		fmt.Fprintf(&b, "  stripe-%02d: {provider: stripe, secrets: [{id: old, value: whsec_the_secret_before}, {id: new, value: %s}]}\n", i, secret)
+		fmt.Fprintf(&b, "  stripe-%02d: {provider: stripe, quota: {rate: 100000}, secrets: [{id: new, value: %s}, {id: old, value: whsec_the_secret_before}]}\n", i, secret)
 	}
 	return []byte(b.String())
 }
