@@ -31,7 +31,7 @@ test: ## run all tests; on the real parts that the environment names, else on kf
 	@status=0; CATCHMENT_TEST_PARTS_FILE=$(CURDIR)/$(PARTS) go test -race -count=1 -timeout 20m $(FLAGS) $(PACKAGES) || status=$$?; \
 	sort -u $(PARTS) 2>/dev/null || true; rm -f $(PARTS); exit $$status
 
-test-real: ## run all tests on three real Kafka brokers, Postgres and an S3 server; needs Java and Maven
+test-real: ## run all tests on real Kafka, Postgres, S3 and the providers' SDKs; needs Java, Maven, Python and Node
 	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"' EXIT; bash scripts/parts.sh start "$$dir" >/dev/null; \
 	eval "$$(bash scripts/parts.sh env "$$dir")"; CATCHMENT_TEST_REAL=1 $(MAKE) --no-print-directory test
 

@@ -10,6 +10,8 @@ const require = createRequire(process.env.SDKS + "/package.json");
 // Modules without a form for require.
 const octokit = () => import(pathToFileURL(process.env.SDKS + "/node_modules/@octokit/webhooks-methods/dist-node/index.js").href);
 
+console.log = console.error; // some SDKs print
+
 const need = (ok) => {
   if (!ok) throw new Error("refused");
 };
@@ -111,5 +113,5 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   } catch (e) {
     said = { ok: false, error: String(e) };
   }
-  console.log(JSON.stringify(said));
+  process.stdout.write(JSON.stringify(said) + "\n");
 }

@@ -139,9 +139,10 @@ def answer(r):
     return {"ok": True}
 
 
+answers, sys.stdout = sys.stdout, sys.stderr  # some SDKs print
 for line in sys.stdin:
     try:
         said = answer(json.loads(line))
     except Exception as e:  # whatever an SDK raises is its refusal
         said = {"ok": False, "error": f"{type(e).__name__}: {e}"}
-    print(json.dumps(said), flush=True)
+    print(json.dumps(said), file=answers, flush=True)
