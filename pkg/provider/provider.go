@@ -121,6 +121,7 @@ var All = []*Provider{
 	paypal,
 	plaid,
 	razorpay,
+	rfc9421,
 	sendgrid,
 	sentry,
 	shopify,
