@@ -95,7 +95,10 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if s.pub, err = newPublisher(cfg, s.sources, s.log, s.metrics, s.forget); err != nil {
 		return nil, err
 	}
-	s.topic = &topicGuard{cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client, resize: s.pub.bulkhead.resize}
+	s.topic = &topicGuard{
+		cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client,
+		resize: s.pub.bulkhead.resize, gone: s.pub.gone, anew: s.pub.anew,
+	}
 	s.clock = newClock(cfg, s.pub, func() time.Time { return s.now() }, s.log)
 	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log); err != nil {
 		s.pub.close()

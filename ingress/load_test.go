@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -154,11 +156,20 @@ func (l *load) answers(status int) int {
 	return l.statuses[status]
 }
 
+// summary tells the answers by their status.
+func (l *load) summary() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprint(l.statuses)
+}
+
 // more waits until as many more events have been taken.
 func (l *load) more(n int) {
 	l.t.Helper()
 	target := l.count() + n
-	require.Eventually(l.t, func() bool { return l.count() >= target }, 90*time.Second, 5*time.Millisecond, "%d of %d taken: %v", l.count(), target, l.statuses)
+	if !assert.Eventually(l.t, func() bool { return l.count() >= target }, 90*time.Second, 5*time.Millisecond) { //nolint:forbidigo // what was answered says why
+		l.t.Fatalf("%d of %d taken: %s", l.count(), target, l.summary())
+	}
 }
 
 // requireHonest holds the log against what was sent and answered: every event that got a 200 is there with its bytes,

@@ -22,8 +22,8 @@ const (
 
 var errStarting = errors.New("the topic has not been checked yet")
 
-// topicGuard knows whether the topic keeps the promises. It looks at start, every minute, and every second
-// until it has an answer. When Kafka cannot be asked, the last verdict stands.
+// topicGuard knows whether the topic keeps the promises. It looks at start, every minute, every second until it has
+// an answer, and when the producer does not find the topic. When Kafka cannot be asked, the last verdict stands.
 type topicGuard struct {
 	cfg     settings.Kafka
 	maxBody int64
@@ -31,6 +31,8 @@ type topicGuard struct {
 	client  *kgo.Client
 	verdict atomic.Pointer[verdict]
 	resize  func(partitions int) // told of the topic's size
+	gone    <-chan struct{}      // says that the topic may be another than it was
+	anew    func()               // to be called when there is a topic again
 }
 
 type verdict struct {
@@ -55,6 +57,7 @@ func (g *topicGuard) scope() [32]byte {
 
 func (g *topicGuard) run(ctx context.Context) {
 	var logged time.Time
+	gone := false
 	for {
 		wait := preflightEvery
 		err := g.look(ctx)
@@ -62,13 +65,37 @@ func (g *topicGuard) run(ctx context.Context) {
 			g.log.Warn("the topic could not be checked", slog.String("topic", g.cfg.Topic), slog.Any("error", err))
 			logged = time.Now()
 		}
-		if err != nil || g.err() != nil {
+		if err == nil && gone && !errors.Is(g.err(), kafka.ErrNoTopic) {
+			g.anew()
+			gone = false
+		}
+		if err != nil || gone || g.err() != nil {
 			wait = preflightRetry
+		}
+		if gone, err = g.pause(ctx, wait, gone); err != nil {
+			return
+		}
+	}
+}
+
+// pause waits until it is time for the next look. At least preflightRetry lies between two, however loud the producer
+// complains. The error is that of ctx.
+func (g *topicGuard) pause(ctx context.Context, wait time.Duration, gone bool) (bool, error) {
+	least, next := time.After(preflightRetry), time.After(wait)
+	for {
+		complaints := g.gone
+		if least != nil {
+			complaints = nil
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+			return gone, ctx.Err()
+		case <-complaints:
+			return true, nil
+		case <-least:
+			least = nil
+		case <-next:
+			return gone, nil
 		}
 	}
 }

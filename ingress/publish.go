@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/event"
@@ -35,7 +36,8 @@ type publisher struct {
 	topic  string
 	m      *metrics
 	log    *slog.Logger
-	acks   sync.Pool // of chan error
+	acks   sync.Pool     // of chan error
+	gone   chan struct{} // has room for one: a produce met a topic that is no longer there
 
 	bulkhead *bulkhead
 }
@@ -63,7 +65,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 	)
 	p := &publisher{
 		topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }},
-		bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
+		gone: make(chan struct{}, 1), bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
 	}
 	open := func(linger time.Duration) (*kgo.Client, error) {
 		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
@@ -123,9 +125,23 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		if errors.Is(err, kgo.ErrMaxBuffered) {
 			return errFull
 		}
+		if errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) {
+			select {
+			case p.gone <- struct{}{}:
+			default:
+			}
+		}
 		return fmt.Errorf("produce: %w", err)
 	case <-timer.C:
 		return errDeadline
+	}
+}
+
+// anew lets the producers learn of the topic as if for the first time. They never take on by themselves that a topic
+// was deleted and made again under another ID, and refuse every record of it; those that they hold fail now.
+func (p *publisher) anew() {
+	for _, cl := range p.clients() {
+		cl.PurgeTopicsFromProducing(p.topic)
 	}
 }
 
