@@ -32,7 +32,7 @@ func newFake(t testing.TB, more ...kfake.Opt) *Cluster {
 	t.Cleanup(fake.Close)
 	t.Cleanup(w.heal)
 	list := fake.ListenAddrs()
-	power := &fakePower{fake: fake, brokers: list, wire: w, down: map[int]bool{}, paused: map[int]string{}}
+	power := &fakePower{fake: fake, brokers: list, wire: w, down: map[int]bool{}, paused: map[int]string{}, member: map[int]bool{}}
 	return &Cluster{Brokers: list, t: t, fake: fake, wire: w, power: power}
 }
 
@@ -46,6 +46,7 @@ type fakePower struct {
 	down    map[int]bool
 	paused  map[int]string // by broker: the address that it had
 	refusal *kfake.FaultHandle
+	member  map[int]bool // is down and yet a member of kfake's cluster, which must have one
 }
 
 func (p *fakePower) stop(i int) error { return p.kill(i) }
@@ -66,6 +67,7 @@ func (p *fakePower) leave(i int) error {
 		p.refusal = p.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 	}
 	if len(p.down) == len(p.brokers) {
+		p.member[i] = true
 		p.wire.set(p.brokers[i], Refused)
 		return nil
 	}
@@ -82,15 +84,15 @@ func (p *fakePower) start(i int) error {
 }
 
 func (p *fakePower) join(i int) error {
-	// On another port: kfake leaves connections to a removed broker open, where they answer "not leader" for ever.
-	_, port, err := p.fake.AddNode(int32(i), 0)
-	switch {
-	case err == nil:
+	if !p.member[i] {
+		// On another port: kfake leaves connections to a removed broker open, where they answer "not leader" for ever.
+		_, port, err := p.fake.AddNode(int32(i), 0)
+		if err != nil {
+			return err
+		}
 		p.brokers[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	case len(p.down) == len(p.brokers): // the one that stayed a member
-	default:
-		return err
 	}
+	delete(p.member, i)
 	p.wire.set(p.brokers[i], Open)
 	delete(p.down, i)
 	if p.refusal != nil && len(p.brokers)-len(p.down) >= minInsync {
