@@ -189,6 +189,9 @@ func TestEveryRefusalIsDocumented(t *testing.T) {
 		known[problemType+r.slug] = true
 		require.True(t, documented[problemType+r.slug], "schemas/openapi.yaml does not know %s of outcome %s", r.slug, o)
 	}
+	for one := range documented {
+		require.True(t, known[one], "schemas/openapi.yaml has %s, which no outcome has", one)
+	}
 }
 
 // TestOpsAreDocumented asks the operations listener.
