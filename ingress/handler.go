@@ -94,7 +94,7 @@ func (s *Service) receive(c *gin.Context) {
 		s.refuse(r, outMalformed, "more header lines than ingress.limits.headers")
 		return
 	}
-	body, held, err := s.budget.read(r.paced(s.cfg), c.Request.ContentLength, r.judge.maxBody)
+	body, held, err := s.budget.read(r.paced(&s.cfg), c.Request.ContentLength, r.judge.maxBody)
 	release := sync.OnceFunc(func() { s.budget.give(held) })
 	handedOver := false
 	defer func() {

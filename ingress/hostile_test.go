@@ -14,10 +14,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -118,7 +122,7 @@ func TestHostileHTTP1(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, kib<<10, int64(hostileMemory))
 	require.EqualValues(t, a.seq, p.metric(`catchment_ingress_ack_seconds_count`), "only the genuine ones were enqueued")
-	require.Zero(t, p.metric(`catchment_ingress_requests_total{source="stripe",outcome="internal_error"}`))
+	require.Zero(t, p.metric(`catchment_ingress_requests_total{outcome="internal_error",source="stripe"}`))
 	log, err := os.ReadFile(p.log)
 	require.NoError(t, err)
 	require.NotContains(t, string(log), "panic")
@@ -287,6 +291,61 @@ func (a *target) garbage(t *testing.T) {
 		}
 	})
 	a.good(t, 3)
+}
+
+// TestFloodWithoutKafka (R5, R7): genuine deliveries while no broker takes records. What is held for Kafka is
+// bounded, what is over it is refused at once, and after the heal all is given back.
+func TestFloodWithoutKafka(t *testing.T) {
+	cluster := kafkatest.NewFake(t)
+	topic := cluster.Topic(t, 12)
+	p := newProcess(t, build(t), cluster, topic, "100ms", ", in_flight_bytes: 16MiB")
+	p.start()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	fault := cluster.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+	calm := p.metric("go_goroutines")
+	var next atomic.Int64
+	overloaded := func() bool {
+		return p.metric(`catchment_ingress_requests_total{outcome="overloaded",source="stripe"}`) > 200
+	}
+	stop := make(chan struct{})
+	var senders sync.WaitGroup
+	for range 256 {
+		senders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				req, err := stripeRequest(p.url(), sampleOf("stripe", int(next.Add(1))))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := client.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				if resp.StatusCode != http.StatusServiceUnavailable {
+					t.Errorf("answered %d", resp.StatusCode)
+				}
+			}
+		})
+	}
+	require.Eventually(t, overloaded, 60*time.Second, 200*time.Millisecond)
+	t.Logf("%d deliveries: %.1f MiB held, memory %d MiB", next.Load(), p.metric("catchment_ingress_inflight_bytes")/(1<<20), p.rss()>>20)
+	require.LessOrEqual(t, p.metric("catchment_ingress_inflight_bytes"), float64(16<<20))
+	require.Less(t, p.rss(), int64(128<<20))
+	close(stop)
+	senders.Wait()
+	fault.Remove()
+	client.CloseIdleConnections()
+	http.DefaultClient.CloseIdleConnections()
+	require.Eventually(t, func() bool { return p.metric("catchment_ingress_inflight_bytes") == 0 }, 60*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return p.metric("go_goroutines") < calm+100 }, 20*time.Second, 100*time.Millisecond)
 }
 
 // TestHostileHTTP2 (R49) floods the program with resets, continuations, settings and streams that wait.

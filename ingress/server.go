@@ -78,7 +78,7 @@ type pacedBody struct {
 }
 
 // paced is the request's body, read no slower than it may come.
-func (r *request) paced(cfg settings.Ingress) io.Reader {
+func (r *request) paced(cfg *settings.Ingress) io.Reader {
 	r.reader = pacedBody{body: r.Request.Body, w: r.Writer, started: time.Now(), limit: cfg.ReadTimeout, rate: int64(cfg.Limits.MinBodyRate)}
 	return &r.reader
 }
