@@ -38,6 +38,7 @@ type golden struct {
 		Headers             map[string]any
 		Body                string
 		BodyBase64          []byte `json:"body_base64"`
+		FromProxy           bool   `json:"from_proxy"`
 		At                  int64
 	}
 	Want struct {
@@ -99,6 +100,7 @@ func (g *golden) request() *provider.Request {
 		Method: g.Request.Method, Path: g.Request.Path, RawQuery: g.Request.Query, Header: http.Header{},
 		Body: []byte(g.Request.Body), Now: time.Unix(g.Request.At, 0).UTC(),
 	}
+	r.FromProxy = g.Request.FromProxy
 	if g.Request.BodyBase64 != nil {
 		r.Body = g.Request.BodyBase64
 	}

@@ -37,6 +37,8 @@ type Provider struct {
 	// Volatile names body members (paths with dots) that the provider changes between retries of one event.
 	Volatile []string
 
+	// digestIDs says that the secrets are no tokens themselves: their digests may be shown.
+	digestIDs bool
 	// options are the keys of Config.Options that the preset knows besides tolerance and public_url.
 	options []string
 	// credentials makes what a source and its sender need, in the form in which the provider shows its own.
@@ -109,11 +111,13 @@ var All = []*Provider{
 	hubspot,
 	intercom,
 	jira,
+	jwt,
 	linear,
 	mailgun,
 	meta,
 	mollie,
 	msgraph,
+	mtls,
 	none,
 	okta,
 	paddle,
@@ -206,7 +210,7 @@ func (p *Provider) NewCredentials() Credentials {
 
 // NeedsSecretID says that a source's secrets are passwords or tokens, of which not even a digest may be shown: each
 // needs an ID of its own.
-func (p *Provider) NeedsSecretID() bool { return p.Authenticity == AuthToken }
+func (p *Provider) NeedsSecretID() bool { return p.Authenticity == AuthToken && !p.digestIDs }
 
 // Splits says whether a delivery may carry several events.
 func (p *Provider) Splits() bool { return p.split != nil }

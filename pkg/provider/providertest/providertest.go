@@ -51,7 +51,7 @@ func Config(p *provider.Provider, credentials ...provider.Credentials) provider.
 // Request is the signed request as it comes in.
 func Request(s provider.Signed, at time.Time) *provider.Request {
 	path, query, _ := strings.Cut(strings.TrimPrefix(s.URL, public), "?")
-	return &provider.Request{Method: s.Method, Path: path, RawQuery: query, Header: s.Header, Body: slices.Clone(s.Body), Now: at}
+	return &provider.Request{Method: s.Method, Path: path, RawQuery: query, Header: s.Header, Body: slices.Clone(s.Body), Now: at, FromProxy: true}
 }
 
 // suite is one preset under test, opened in one way.
