@@ -213,11 +213,11 @@ func signURL(target string, source settings.Source) (string, error) {
 
 // signer is what signs for the source: a secret of it, or an option. Of a key pair the source has the public half alone.
 func signer(p *provider.Provider, cfg *settings.File, source settings.Source) (string, error) {
-	if p.Authenticity == provider.AuthNone {
-		return "", nil
-	}
 	c := p.NewCredentials()
-	if c.Signer == c.Secret {
+	switch c.Signer {
+	case "":
+		return "", nil // there is nothing to sign with
+	case c.Secret:
 		return firstSecret(cfg, source)
 	}
 	for name, value := range c.Options {
