@@ -89,6 +89,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 		return nil, err
 	}
 	s.secrets = newSecrets(cfg, s)
+	if need := largestBody(s.sources) + requestOverhead + 1; s.budget.limit < need {
+		s.log.Warn("the largest bodies will always be refused: ingress.in_flight_bytes is less than one of them needs", slog.Int64("in_flight_bytes", s.budget.limit), slog.Int64("needed", need))
+	}
 	if s.limits, err = newLimits(cfg.Ingress.Limits); err != nil {
 		return nil, err
 	}
