@@ -38,7 +38,7 @@ func openAPIKey(o *opening) opened {
 		}
 		return opened{scheme: &queryKey{tokenScheme: tokenScheme{tokens: o.tokens()}, name: query}, query: []string{query}}
 	}
-	header := o.headerOption("header", defaultAPIKey)
+	header := o.headerOption(defaultAPIKey)
 	return opened{
 		scheme:   &tokenScheme{header: header, tokens: o.tokens()},
 		security: []string{header}, secret: []string{header},

@@ -34,7 +34,7 @@ var datadog = &Provider{
 type datadogScheme struct{ tokenScheme }
 
 func openDatadog(o *opening) opened {
-	header := o.headerOption("header", "Authorization")
+	header := o.headerOption("Authorization")
 	return opened{
 		scheme:   &datadogScheme{tokenScheme{header: header, tokens: o.tokens()}},
 		security: []string{header}, secret: []string{header},

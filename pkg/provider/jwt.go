@@ -85,7 +85,7 @@ var jwtAlgorithms = []jose.SignatureAlgorithm{
 
 func openJWT(o *opening) opened {
 	s := &jwtScheme{
-		header: o.headerOption("header", "Authorization"), digest: o.text("digest_claim", ""), issuers: o.list("issuer"), audience: o.list("audience"),
+		header: o.headerOption("Authorization"), digest: o.text("digest_claim", ""), issuers: o.list("issuer"), audience: o.list("audience"),
 		source: o.Source, fetch: o.Keys, window: o.tolerance(time.Minute),
 	}
 	for _, name := range o.list("algorithms") {
@@ -123,12 +123,9 @@ func jwtSecret(text string) (any, jose.SignatureAlgorithm, error) {
 	if _, err := decodeSecret(text, plainSecret); err != nil {
 		return nil, "", err
 	}
-	b, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return []byte(text), jose.HS256, nil
-	}
-	public, err := x509.ParsePKIXPublicKey(b)
-	if err != nil {
+	b, _ := base64.StdEncoding.DecodeString(text)
+	public, _ := x509.ParsePKIXPublicKey(b)
+	if public == nil {
 		return []byte(text), jose.HS256, nil
 	}
 	switch k := public.(type) {
@@ -306,7 +303,7 @@ func (s *jwtScheme) judge(claims []byte, r *Request) error {
 		return nil
 	}
 	var d [1]value
-	if err := (newFields(s.digest)).read(claims, d[:]); err != nil {
+	if err := newFields(s.digest).read(claims, d[:]); err != nil {
 		return errClaims
 	}
 	sum := sha256.Sum256(r.Body)

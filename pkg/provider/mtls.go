@@ -51,7 +51,7 @@ type mtlsScheme struct {
 
 func openMTLS(o *opening) opened {
 	o.keyless("authorities")
-	s := &mtlsScheme{roots: o.authorities(), names: o.list("names"), header: o.headerOption("header", "")}
+	s := &mtlsScheme{roots: o.authorities(), names: o.list("names"), header: o.headerOption("")}
 	opened := opened{scheme: s}
 	if s.header != "" {
 		opened.security = []string{s.header}

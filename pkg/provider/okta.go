@@ -16,7 +16,7 @@ var okta = &Provider{
 	options:          []string{"header"},
 	credentials:      secretOnly(newToken),
 	open: func(o *opening) opened {
-		header := o.headerOption("header", "Authorization")
+		header := o.headerOption("Authorization")
 		return opened{
 			scheme:   &oktaScheme{tokenScheme{header: header, tokens: o.tokens()}},
 			security: []string{header}, secret: []string{header},

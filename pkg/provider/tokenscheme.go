@@ -30,11 +30,11 @@ func (s *tokenScheme) verify(_ context.Context, r *Request) (proof, error) {
 
 func (s *tokenScheme) identify(*Request) (Identity, error) { return Identity{}, nil }
 
-// headerOption reads an option that is a header's name, and returns it in its canonical form.
-func (o *opening) headerOption(name, fallback string) string {
-	text := o.text(name, fallback)
+// headerOption reads the option header, and returns the name in its canonical form.
+func (o *opening) headerOption(fallback string) string {
+	text := o.text("header", fallback)
 	if text != "" && !isToken(text) {
-		o.errorf("options."+name, "%q is no header name", text)
+		o.errorf("options.header", "%q is no header name", text)
 	}
 	return http.CanonicalHeaderKey(text)
 }
