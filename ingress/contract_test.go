@@ -199,8 +199,8 @@ func TestOpsAreDocumented(t *testing.T) {
 	c, err := openAPI()
 	require.NoError(t, err)
 	for _, ready := range []error{nil, errors.New("draining")} {
-		h := telemetry.Handler(prometheus.NewRegistry(), func() error { return ready }, nil)
-		for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+		h := telemetry.Handler(prometheus.NewRegistry(), func() error { return ready }, (&Service{}).Pages())
+		for _, path := range []string{"/livez", "/readyz", "/metrics", "/sources"} {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 			resp := w.Result()

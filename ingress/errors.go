@@ -24,6 +24,7 @@ const (
 	outEncoding    outcome = "unsupported_encoding"
 	outBadRead     outcome = "incomplete"
 	outMissingID   outcome = "missing_id"
+	outSchema      outcome = "schema_invalid"
 	outRateLimited outcome = "rate_limited"
 	outQuota       outcome = "quota"
 	outOverloaded  outcome = "overloaded"
@@ -47,6 +48,7 @@ var refusals = map[outcome]refusal{
 	outMalformed:   {http.StatusBadRequest, "malformed", "Malformed request", "The request is not of the form that this source's provider sends."},
 	outBadRead:     {http.StatusBadRequest, "incomplete", "Incomplete request", "The body ended early or came too slowly."},
 	outMissingID:   {http.StatusBadRequest, "missing-id", "Missing event ID", "This source takes only deliveries that carry an event ID."},
+	outSchema:      {http.StatusUnprocessableEntity, "schema-invalid", "Body does not fit", "The body does not fit the JSON Schema of this source."},
 	outUnauthentic: {http.StatusUnauthorized, "unauthenticated", "Not authenticated", "The signature is missing, wrong, or outside its time."},
 	outForbidden:   {http.StatusForbidden, "forbidden", "Forbidden", "The handshake does not carry what this source expects."},
 	outNoKey:       {http.StatusServiceUnavailable, "key-unavailable", "Key unavailable", "The key that verifies this request could not be fetched. Send it again."},

@@ -59,6 +59,7 @@ type request struct {
 	received time.Time // when the body had been read
 	digest   [32]byte
 	eventID  string // once verified
+	secretID string
 	reader   pacedBody
 }
 
@@ -124,7 +125,7 @@ func sourceName(c *gin.Context) string {
 // the producer calls release.
 func (s *Service) accept(r *request, release func()) bool {
 	g := r.judge.verify(r.Request.Context(), s.judged(r))
-	r.eventID = g.Verified.ID
+	r.eventID, r.secretID = g.Verified.ID, g.Verified.SecretID
 	switch g.outcome() {
 	case outAccepted:
 		r.countVerified(&g.Verified)
@@ -141,7 +142,7 @@ func (s *Service) accept(r *request, release func()) bool {
 		s.refuseLimited(r, outQuota, wait, "the source's quota is used up")
 		return false
 	}
-	if r.judge.inspect(&g); g.outcome() != outAccepted {
+	if r.judge.inspect(&g, r.body); g.outcome() != outAccepted {
 		s.refuse(r, g.outcome(), g.Reason)
 		return false
 	}
@@ -156,6 +157,9 @@ func (s *Service) accept(r *request, release func()) bool {
 	if known.seen {
 		r.succeed(outDuplicate, d.ID, g.Response)
 		return false
+	}
+	for _, flag := range g.Flags {
+		d.Verdict = d.Verdict.With(flag)
 	}
 	if known.replayed {
 		d.Verdict = d.Verdict.With(event.FlagReplaySuspect)
@@ -255,6 +259,7 @@ type accepted struct {
 // succeed answers 200, or as the provider demands.
 func (r *request) succeed(o outcome, id string, own *provider.Response) {
 	r.src.counters[o].Inc()
+	r.src.history.accepted.Store(&Moment{At: r.received.UTC(), DeliveryID: r.id, EventID: id, SecretID: r.secretID, Outcome: string(o)})
 	if own != nil {
 		r.write(own)
 		return
@@ -292,9 +297,9 @@ func (s *Service) refuseRead(r *request, err error) {
 
 // refuse answers with a problem and logs one line.
 func (s *Service) refuse(r *request, o outcome, reason string) {
-	name := unknownSource
+	name, past := unknownSource, &s.strays
 	if r.src != nil {
-		name = r.src.name
+		name, past = r.src.name, &r.src.history
 		r.src.counters[o].Inc()
 	} else {
 		s.metrics.requests.WithLabelValues(name, string(o)).Inc()
@@ -303,11 +308,17 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 	if o == outMethod {
 		r.Header("Allow", r.judge.rules.Provider().Allow())
 	}
-	attrs := []any{"delivery_id", r.id, "source", name, "status", ref.status, "outcome", string(o), "reason", reason, "remote_addr", r.ClientIP()}
-	if r.eventID != "" {
-		attrs = append(attrs, "event_id", cut(r.eventID))
+	past.refused.Store(&Moment{
+		At: s.now().UTC(), DeliveryID: r.id, EventID: r.eventID, Outcome: string(o), Reason: reason,
+	})
+	attrs := []slog.Attr{
+		slog.String("delivery_id", r.id), slog.String("source", name), slog.Int("status", ref.status), slog.String("outcome", string(o)),
+		slog.String("reason", reason), slog.String("remote_addr", r.ClientIP()),
 	}
-	s.log.Warn("refused", attrs...)
+	if r.eventID != "" {
+		attrs = append(attrs, slog.String("event_id", cut(r.eventID)))
+	}
+	s.logRefusal(attrs)
 	writeProblem(r.Writer, ref, r.id)
 }
 

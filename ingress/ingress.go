@@ -36,6 +36,8 @@ type Service struct {
 	budget  *budget
 	limits  *limits
 	lookup  lookup
+	strays  history // of requests for no source
+	sampled sampler
 	pub     *publisher
 	topic   *topicGuard
 	clock   *clock
@@ -50,6 +52,7 @@ type Service struct {
 type source struct {
 	name       string
 	rules      atomic.Pointer[rules]
+	history    history
 	ackTimeout time.Duration
 	maxBody    int64
 	quota      *quota // nil: none

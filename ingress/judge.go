@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -17,6 +18,7 @@ type Judge struct {
 	rules      *provider.Source
 	maxBody    int64
 	rejectNoID bool
+	schema     *bodySchema // nil: none
 	redaction  redaction
 }
 
@@ -27,6 +29,7 @@ type Judgement struct {
 	Reason  string // why it was refused, for us and never for the sender; empty: it was not
 	// Verified says what the request is. It is filled in as far as the request got.
 	Verified provider.Verified
+	Flags    []string // for the record's verdict, of what the source's own rules found
 	// Response is what the provider demands word for word: the answer to a handshake, or to a delivery that is safe.
 	Response *provider.Response
 }
@@ -35,14 +38,19 @@ type Judgement struct {
 // nil: the network.
 func NewJudge(cfg *settings.File, source string, keys provider.Keys) (*Judge, config.Errors) {
 	rules, errs := cfg.OpenSource(source, keys)
-	if len(errs) > 0 {
+	schema, es := cfg.OpenSchema(source)
+	if errs = append(errs, es...); len(errs) > 0 {
 		return nil, errs
 	}
 	c := cfg.Sources[source]
-	return &Judge{
+	j := &Judge{
 		rules: rules, maxBody: bodyLimit(cfg, source), rejectNoID: c.OnMissingID == "reject",
 		redaction: newRedaction(rules),
-	}, nil
+	}
+	if schema != nil {
+		j.schema = &bodySchema{schema, c.Schema.OnInvalid == "reject"}
+	}
+	return j, nil
 }
 
 // with is the judge with other secrets.
@@ -71,7 +79,7 @@ func (j *Judge) Judge(ctx context.Context, r *provider.Request) Judgement {
 	}
 	v := j.verify(ctx, r)
 	if v.outcome() == outAccepted {
-		j.inspect(&v)
+		j.inspect(&v, r.Body)
 	}
 	return v
 }
@@ -104,9 +112,21 @@ func (j *Judge) verify(ctx context.Context, r *provider.Request) Judgement {
 }
 
 // inspect applies the source's own rules to a verified delivery.
-func (j *Judge) inspect(g *Judgement) {
+func (j *Judge) inspect(g *Judgement, body []byte) {
 	if g.Verified.IDMissing && j.rejectNoID {
 		g.refuse(outMissingID, "no event ID in the delivery")
+		return
+	}
+	if j.schema == nil {
+		return
+	}
+	reason := j.schema.check(body, g.Verified.Parts)
+	switch {
+	case reason == "":
+	case j.schema.reject:
+		g.refuse(outSchema, reason)
+	default:
+		g.Flags = append(g.Flags, event.FlagSchemaInvalid)
 	}
 }
 

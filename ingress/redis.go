@@ -123,7 +123,7 @@ func (s *shared) look(g *sighting, _ time.Time) (f found) {
 
 // begin makes a topic's first generation, unless another ingress was faster.
 func (s *shared) begin(ctx context.Context, key string) (any, error) {
-	if err := s.client.SetNX(ctx, key, rand.Text(), 0).Err(); err != nil { //nolint:staticcheck // SET with NX is the same
+	if err := s.client.SetNX(ctx, key, rand.Text(), 0).Err(); err != nil {
 		return nil, err
 	}
 	return s.client.Get(ctx, key).Result()
@@ -139,7 +139,7 @@ func (s *shared) add(g *sighting, _ time.Time) {
 	if g.guarded() {
 		_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			p.Set(ctx, eventKey(g), g.mark, s.ttl)
-			p.SetNX(ctx, bytesKey(g), hex.EncodeToString(g.id[:]), s.ttl) //nolint:staticcheck // SET with NX is the same
+			p.SetNX(ctx, bytesKey(g), hex.EncodeToString(g.id[:]), s.ttl)
 			return nil
 		})
 	} else {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 
+	"github.com/catchment-dev/catchment/ingress"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
@@ -31,6 +33,9 @@ type sourceView struct {
 	Secrets  int            `json:"secrets"`
 	Outcomes map[string]int `json:"outcomes"` // requests since the ingress started, by how they ended
 	Last     *eventView     `json:"last_event"`
+
+	LastAccepted *ingress.Moment `json:"last_accepted"` // since the ingress started
+	LastRefused  *ingress.Moment `json:"last_refused"`
 }
 
 func newSources(a *app) *cobra.Command {
@@ -38,9 +43,10 @@ func newSources(a *app) *cobra.Command {
 		&cobra.Command{
 			Use:   "list",
 			Short: "List the endpoints, their last events, and how requests to them ended",
-			Long:  "List the endpoints with the last event of each, and how requests ended since the ingress started. What the\ningress or the database would say is left out when they do not answer.",
-			Args:  exactly(0),
-			RunE:  func(cmd *cobra.Command, _ []string) error { return a.listSources(cmd.Context()) },
+			Long: "List the endpoints with the last event of each, and what the ingress accepted and refused last, with the reason, and how\n" +
+				"requests ended since it started. What the ingress or the database would say is left out when they do not answer.",
+			Args: exactly(0),
+			RunE: func(cmd *cobra.Command, _ []string) error { return a.listSources(cmd.Context()) },
 		})
 }
 
@@ -53,24 +59,31 @@ func (a *app) listSources(ctx context.Context) error {
 	if err != nil {
 		fmt.Fprintf(a.err, "catchment: the ingress does not answer, its counts are left out: %v\n", err)
 	}
+	histories, err := requestHistories(ctx, cfg.Ingress.OpsListen)
+	if err != nil && outcomes != nil {
+		fmt.Fprintf(a.err, "catchment: what the ingress accepted and refused last is left out: %v\n", err)
+	}
 	views := []sourceView{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
 		s := cfg.Sources[name]
 		views = append(views, sourceView{
 			Name: name, Provider: s.Provider, URL: baseURL(cfg.Ingress.Listen) + "/webhooks/" + name, Secrets: len(s.Secrets), Outcomes: outcomes[name],
+			LastAccepted: histories[name].LastAccepted, LastRefused: histories[name].LastRefused,
 		})
 	}
 	if err := a.lastEvents(ctx, cfg, views); err != nil {
 		fmt.Fprintf(a.err, "catchment: the last events are left out: %v\n", err)
 	}
 	return a.answer(views, func(w io.Writer) {
-		line(w, "SOURCE", "PROVIDER", "SECRETS", "LAST EVENT", "RECEIVED", "REQUESTS")
+		line(w, "SOURCE", "PROVIDER", "SECRETS", "LAST EVENT", "RECEIVED", "LAST ACCEPTED", "LAST REFUSED", "REASON", "REQUESTS")
 		for _, v := range views {
 			id, at := "", time.Time{}
 			if v.Last != nil {
 				id, at = v.Last.ID, v.Last.ReceivedAt
 			}
-			line(w, v.Name, v.Provider, v.Secrets, clean(id), stamp(at), counted(v.Outcomes))
+			accepted, _ := shownMoment(v.LastAccepted)
+			refused, reason := shownMoment(v.LastRefused)
+			line(w, v.Name, v.Provider, v.Secrets, clean(id), stamp(at), accepted, refused, reason, counted(v.Outcomes))
 		}
 	})
 }
@@ -92,6 +105,39 @@ func (a *app) lastEvents(ctx context.Context, cfg *settings.File, views []source
 		}
 	}
 	return nil
+}
+
+// shownMoment is the time of a request, and how it ended and why.
+func shownMoment(m *ingress.Moment) (at, reason string) {
+	if m == nil {
+		return stamp(time.Time{}), ""
+	}
+	if m.Reason == "" {
+		return stamp(m.At), m.Outcome
+	}
+	return stamp(m.At), m.Outcome + ": " + clean(m.Reason)
+}
+
+// requestHistories asks the ingress for the last acceptance and the last refusal of each source.
+func requestHistories(ctx context.Context, opsListen string) (map[string]ingress.SourceHistory, error) {
+	ctx, cancel := context.WithTimeout(ctx, opsTimeout)
+	defer cancel()
+	body, status, err := get(ctx, baseURL(opsListen)+"/sources", metricsLimit)
+	if err != nil {
+		return nil, err
+	}
+	if status != 200 {
+		return nil, fmt.Errorf("%s/sources answers %d", baseURL(opsListen), status)
+	}
+	var list []ingress.SourceHistory
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, fmt.Errorf("read %s/sources: %w", baseURL(opsListen), err)
+	}
+	histories := make(map[string]ingress.SourceHistory, len(list))
+	for _, h := range list {
+		histories[h.Source] = h
+	}
+	return histories, nil
 }
 
 // counted lists what is not zero: "accepted 10, unauthenticated 2".

@@ -322,7 +322,7 @@ func (n *node) serve(ctx context.Context) error {
 	}
 	ready := func() error { return run.Ready(made...) }
 	ops, err := telemetry.NewOps(
-		n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, nil))
+		n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, telemetry.Pages(made...)))
 	if err != nil {
 		return err
 	}

@@ -149,6 +149,8 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 		if slices.Contains(need, NeedSources) && s.Provider != "" {
 			_, es := f.OpenSource(name, nil)
 			errs = append(errs, slices.DeleteFunc(es, func(e config.Error) bool { return told(known, e) })...)
+			_, es = f.OpenSchema(name)
+			errs = append(errs, es...)
 		}
 	}
 	errs = append(errs, f.checkAddresses(need)...)

@@ -165,6 +165,7 @@ type Source struct {
 	HMAC        *provider.HMAC `yaml:"hmac" doc:"any HMAC scheme as data, for provider hmac"`
 	EventID     string         `yaml:"event_id" scalar:"any" doc:"CEL expression of the event ID; empty: the preset's rule"`
 	EventType   string         `yaml:"event_type" scalar:"any" doc:"CEL expression of the event type; empty: the preset's rule"`
+	Schema      *BodySchema    `yaml:"schema" doc:"JSON Schema of the bodies"`
 	Linger      *time.Duration `yaml:"linger" doc:"0s: this source's records are sent at once"`
 	Quota       *Quota         `yaml:"quota" doc:"how many verified requests are taken; over it 429"`
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -116,10 +117,24 @@ func (o *Ops) Run(ctx context.Context) error {
 	return nil
 }
 
+// Pages are what the services have to show on the operations listener besides health and metrics, by pattern: those of
+// each that has a method Pages.
+func Pages(services ...run.Service) map[string]http.Handler {
+	all := map[string]http.Handler{}
+	for _, s := range services {
+		if p, ok := s.(interface {
+			Pages() map[string]http.Handler
+		}); ok {
+			maps.Copy(all, p.Pages())
+		}
+	}
+	return all
+}
+
 // Serve runs a service of its own process: its operations listener first, so that health can be asked while it
 // starts, and last to stop.
 func Serve(ctx context.Context, s run.Service, reg *prometheus.Registry, opsListen, key string) error {
-	ops, err := NewOps(opsListen, key, Handler(reg, s.Ready, nil))
+	ops, err := NewOps(opsListen, key, Handler(reg, s.Ready, Pages(s)))
 	if err != nil {
 		return err
 	}
