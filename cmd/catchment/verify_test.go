@@ -145,7 +145,9 @@ func judgeGolden(t *testing.T, name string, g *goldenRequest) verdict {
 		secret["value"] = secret["text"]
 		delete(secret, "text")
 	}
-	writeJSON(t, filepath.Join(dir, "catchment.yaml"), map[string]any{"sources": map[string]any{"golden": dollars(source)}})
+	writeJSON(t, filepath.Join(dir, "catchment.yaml"), map[string]any{
+		"ingress": map[string]any{"trusted_proxies": g.proxies()}, "sources": map[string]any{"golden": dollars(source)},
+	})
 	g.Request["source"] = "golden"
 	g.Request["body_base64"] = g.body(t)
 	delete(g.Request, "body")
@@ -154,6 +156,14 @@ func judgeGolden(t *testing.T, name string, g *goldenRequest) verdict {
 	require.Equal(t, 0, code, stderr)
 	require.Empty(t, stderr)
 	return verdicts(t, stdout)[0]
+}
+
+// proxies are there when the golden request came through one.
+func (g *goldenRequest) proxies() []string {
+	if through, _ := g.Request["from_proxy"].(bool); through {
+		return []string{"10.0.0.0/8"}
+	}
+	return []string{}
 }
 
 // dollars keeps what looks like a variable from being one.

@@ -39,6 +39,7 @@ var mtls = &Provider{
 			"`header` is read on requests of trusted proxies alone, in the forms of nginx (`$ssl_client_escaped_cert`: URL-encoded PEM; `X-Amzn-Mtls-Clientcert` too), Envoy (`X-Forwarded-Client-Cert`, one element) and RFC 9440 (`Client-Cert`). The proxy must remove the header from what clients send. Where it is set, the proxy's own certificate does not count.",
 		},
 		Config: "provider: mtls\noptions: {ca: \"${PARTNER_CA}\", names: [hooks.partner.example], header: Client-Cert}\nevent_id: body.id\nevent_type: body.kind",
+		Signer: "base64 of the client certificate's DER form, which stands in the proxy's header",
 	},
 }
 
