@@ -32,7 +32,7 @@ var cloudevents = &Provider{
 		URL:       "https://github.com/cloudevents/spec/blob/main/cloudevents/http-webhook.md",
 		Signature: "`Authorization: Bearer <token>`, or the query parameter `access_token`, never both",
 		Signed:    "nothing: the token is compared",
-		ID:        "`source`, `#` and `id`: CloudEvents are identified by both, and several sources may count alike. `event_id: body.id` takes the ID alone in structured mode, `headers[\"ce-id\"][0]` in binary mode",
+		ID:        "`source`, `#` and `id`: CloudEvents are identified by both, and several sources may count alike. A source with a `#` of its own gets another in front. `event_id: body.id` takes the ID alone in structured mode, `headers[\"ce-id\"][0]` in binary mode",
 		Type:      "`type`",
 		Time:      "`time`",
 		Batch:     "`application/cloudevents-batch+json`: a JSON array; structured (`application/cloudevents+json`) and binary mode (`ce-` headers) carry one event",
@@ -107,10 +107,14 @@ func cloudEventName(v []value) Identity {
 	return Identity{ID: cloudEventID(v[1].str(), v[0].str()), Type: v[2].str(), Time: v[3].isoTime()}
 }
 
-// cloudEventID joins what identifies an event: neither part does so alone.
+// cloudEventID joins what identifies an event: neither part does so alone. A source may have one # itself, which it
+// begins with then, so that no other source and ID come out as the same.
 func cloudEventID(source, id string) string {
 	if source == "" || id == "" {
 		return id
+	}
+	if strings.Contains(source, "#") {
+		source = "#" + source
 	}
 	return source + "#" + id
 }

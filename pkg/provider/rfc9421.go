@@ -229,8 +229,18 @@ func (s *rfc9421Scheme) takes(list *httpsfv.InnerList) bool {
 	return !slices.ContainsFunc(s.components, func(c string) bool { return !slices.Contains(names, c) })
 }
 
-// times are judged after the signature, which covers them.
+// times are judged after the signature, which covers them. What the sender lets expire has expired, whatever the
+// source tolerates.
 func (s *rfc9421Scheme) times(list *httpsfv.InnerList, now time.Time) error {
+	if v, ok := list.Params.Get("expires"); ok {
+		expires, ok := v.(int64)
+		if !ok {
+			return errStampForm
+		}
+		if now.Unix() > expires {
+			return errStale
+		}
+	}
 	if s.window < 0 {
 		return nil
 	}
@@ -241,15 +251,6 @@ func (s *rfc9421Scheme) times(list *httpsfv.InnerList, now time.Time) error {
 	created, ok := v.(int64)
 	if !ok || created < 0 || created > maxUnix {
 		return errStampForm
-	}
-	if v, ok = list.Params.Get("expires"); ok {
-		expires, ok := v.(int64)
-		if !ok {
-			return errStampForm
-		}
-		if now.Unix() > expires {
-			return errStale
-		}
 	}
 	return s.window.check(time.Unix(created, 0), now)
 }

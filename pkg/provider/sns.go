@@ -146,7 +146,8 @@ func snsTexts(typ string) [][]int {
 	return nil
 }
 
-// snsText is the signed text. All members but Subject must be there.
+// snsText is the signed text. All members but Subject must be there. A line break in any but Message would let who
+// writes messages move the end of theirs into the members behind it.
 func snsText(v []value, members []int) ([]byte, bool) {
 	var b bytes.Buffer
 	for _, m := range members {
@@ -156,7 +157,11 @@ func snsText(v []value, members []int) ([]byte, bool) {
 		if len(v[m]) == 0 || v[m][0] != '"' {
 			return nil, false
 		}
-		b.WriteString(snsNames[m] + "\n" + v[m].str() + "\n")
+		text := v[m].str()
+		if m != snsMessage && strings.ContainsAny(text, "\r\n") {
+			return nil, false
+		}
+		b.WriteString(snsNames[m] + "\n" + text + "\n")
 	}
 	return b.Bytes(), true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 )
 
 var trello = &Provider{
@@ -40,6 +41,16 @@ var trelloRules = &declared{
 		}
 		return &Response{Status: http.StatusOK}, nil
 	},
+	answering: trelloBoundary,
+}
+
+// trelloBoundary refuses what may be the end of a body that was cut: nothing stands between the signed body and the
+// URL, and a card may name our URL.
+func trelloBoundary(r *Request) (*Response, error) {
+	if strings.Contains(r.Path, "}") || strings.Contains(r.RawQuery, "}") {
+		return nil, errMalformed
+	}
+	return nil, nil
 }
 
 func sampleTrello(r *rand.Rand, in SampleInput) Sample {

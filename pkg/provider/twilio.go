@@ -32,7 +32,7 @@ var twilio = &Provider{
 		URL:       "https://www.twilio.com/docs/usage/webhooks/webhooks-security",
 		Signature: "`X-Twilio-Signature: <base64>`",
 		Signed:    "the public URL with its query; of a form, each parameter's name and value behind it, sorted by name, distinct values of one name sorted. HMAC-SHA1; the key is the text of the auth token. Of any other body `bodySHA256` in the query, its SHA-256 in hex",
-		ID:        "`I-Twilio-Idempotency-Token`, the same over Twilio's retries; not signed. Without it `MessageSid/MessageStatus` (or `SmsStatus`), `CallSid/CallStatus` (with `/SequenceNumber` where there is one; a call in progress only then), signed; else the body's digest",
+		ID:        "`I-Twilio-Idempotency-Token`, the same over Twilio's retries; not signed. Without it `MessageSid/MessageStatus` (or `SmsStatus`), `CallSid/CallStatus` (with `/SequenceNumber` where there is one; a call in progress only then), signed; else the digest of the body, or of the query where the body is empty",
 		Type:      "parameter `EventType`, else `MessageStatus`, `SmsStatus` or `CallStatus`; of CloudEvents their `type`",
 		Time:      "parameter `Timestamp` (RFC 2822); of CloudEvents their `time`",
 		Batch:     "Event Streams: the body is an array of CloudEvents, named by their `id`",
@@ -133,15 +133,19 @@ func writeTwilio(m *mac, u string, form parameters) {
 }
 
 // bound refuses a body that the signature does not cover. The URL that it covers holds the configured public URL's
-// query, if that has one, and else the request's.
+// query, if that has one, and else the request's. A URL with a digest is that of a body: without it, whoever saw a
+// delivery could send it again as an empty one.
 func (s *twilioScheme) bound(r *Request, form parameters) error {
-	if form != nil || len(r.Body) == 0 {
+	if form != nil {
 		return nil
 	}
 	query, ok := formParameters(r.RawQuery)
 	if s.url.hasQuery {
 		_, text, _ := strings.Cut(s.url.text, "?")
 		query, ok = formParameters(text)
+	}
+	if ok && len(r.Body) == 0 && !query.has("bodySHA256") {
+		return nil
 	}
 	want := query.only("bodySHA256")
 	if !ok || want == "" {
@@ -182,6 +186,10 @@ func (s *twilioScheme) identify(r *Request) (Identity, error) {
 		id.ID = sid + "/" + status
 	case call != "":
 		id.ID = twilioCall(call, p.only("CallStatus"), p.only("SequenceNumber"))
+	}
+	if id.ID == "" && len(r.Body) == 0 && r.RawQuery != "" { // its digest is that of every other empty body
+		sum := sha256.Sum256([]byte(r.RawQuery))
+		id.ID = "sha256:" + hex.EncodeToString(sum[:])
 	}
 	return id, nil
 }

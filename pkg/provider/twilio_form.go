@@ -43,6 +43,11 @@ func formParameters(text string) (parameters, bool) {
 	return slices.Compact(all), true
 }
 
+// has says whether a parameter of that name is there, however often.
+func (p parameters) has(name string) bool {
+	return slices.ContainsFunc(p, func(one formParameter) bool { return one.name == name })
+}
+
 // only is the value of a parameter that is there once; of one with several values, none.
 func (p parameters) only(name string) string {
 	i, ok := slices.BinarySearchFunc(p, name, func(one formParameter, name string) int { return strings.Compare(one.name, name) })
