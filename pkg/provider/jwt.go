@@ -113,12 +113,16 @@ func openJWT(o *opening) opened {
 		if s.algorithms != nil {
 			k.algorithms = slices.DeleteFunc(slices.Clone(s.algorithms), func(a jose.SignatureAlgorithm) bool { return !jwtFits(a, value) })
 		}
+		if len(k.algorithms) == 0 {
+			o.secretError(i, errJWTFits)
+		}
 		s.keys = append(s.keys, k)
 	}
 	return opened{scheme: s, security: []string{s.header}, secret: []string{s.header}}
 }
 
-// jwtSecret reads a public key in base64 DER form; any other text is a shared secret.
+// jwtSecret reads a public key in base64 DER form; any other text is a shared secret, unless it is a key or a
+// certificate in another form: with HMAC, everybody who has the public key could sign.
 func jwtSecret(text string) (any, jose.SignatureAlgorithm, error) {
 	if _, err := decodeSecret(text, plainSecret); err != nil {
 		return nil, "", err
@@ -126,6 +130,9 @@ func jwtSecret(text string) (any, jose.SignatureAlgorithm, error) {
 	b, _ := base64.StdEncoding.DecodeString(text)
 	public, _ := x509.ParsePKIXPublicKey(b)
 	if public == nil {
+		if otherKeyForm(text, b) {
+			return nil, "", errJWTForm
+		}
 		return []byte(text), jose.HS256, nil
 	}
 	switch k := public.(type) {
@@ -139,7 +146,19 @@ func jwtSecret(text string) (any, jose.SignatureAlgorithm, error) {
 	return nil, "", errJWTKey
 }
 
-var errJWTKey = errors.New("the secret is a public key of a kind that no algorithm is for")
+// otherKeyForm finds PEM, a JWK, and the DER forms of a certificate and of PKCS #1.
+func otherKeyForm(text string, der []byte) bool {
+	_, errCertificate := x509.ParseCertificate(der)
+	_, errRSA := x509.ParsePKCS1PublicKey(der)
+	var k jose.JSONWebKey
+	return errCertificate == nil || errRSA == nil || k.UnmarshalJSON([]byte(text)) == nil || strings.Contains(text, "-----BEGIN ")
+}
+
+var (
+	errJWTKey  = errors.New("the secret is a public key of a kind that no algorithm is for")
+	errJWTForm = errors.New("the secret is a key or a certificate, and no shared secret: expected base64 of a public key's DER form (SubjectPublicKeyInfo)")
+	errJWTFits = errors.New("the secret is a key for none of options.algorithms: a text is for HS256, HS384 and HS512, a public key for its own kind")
+)
 
 // jwtFits says whether keys of that kind are for the algorithm: a public key never checks an HMAC.
 func jwtFits(a jose.SignatureAlgorithm, key any) bool {

@@ -86,10 +86,12 @@ func openSNS(o *opening) opened {
 
 // list is an option that is a text, or several of them.
 func (o *opening) list(name string) []string {
-	var list []string
-	switch v := o.Options[name].(type) {
-	case nil:
+	option, ok := o.Options[name]
+	if !ok {
 		return nil
+	}
+	var list []string
+	switch v := option.(type) {
 	case string:
 		list = []string{v}
 	case []string:
