@@ -181,9 +181,6 @@ func (w *secrets) reloadSource(name string, fresh *settings.File, wrong error) (
 	if state == one.state {
 		return false, nil
 	}
-	if err := one.reused(texts); err != nil {
-		return false, err
-	}
 	opened, errs := cfg.OpenWith(name, texts, nil)
 	if len(errs) > 0 {
 		return false, errs
@@ -194,6 +191,10 @@ func (w *secrets) reloadSource(name string, fresh *settings.File, wrong error) (
 	src.rules.Store(now)
 	w.service.metrics.retire(name, old, now)
 	one.state = state
+	if ids := one.reused(texts); len(ids) > 0 {
+		w.service.log.Warn("a secret was replaced under the ID of the one before: records do not tell the two apart; a new secret wants an ID of its own",
+			slog.String("source", name), slog.String("secret_ids", strings.Join(ids, ",")))
+	}
 	one.remember(texts)
 	w.service.log.Info("took new secrets", slog.String("source", name), slog.String("secret_ids", strings.Join(opened.SecretIDs(), ",")))
 	return true, nil
@@ -215,15 +216,15 @@ func stateOf(name string, cfg *settings.File, texts []provider.Secret) (sum [32]
 	return sum
 }
 
-// reused finds an ID that once named another secret: a record that carries it must say which secret it was, for ever.
-// An ID that is made from the secret is no such.
-func (s *sourceSecrets) reused(texts []provider.Secret) error {
+// reused finds the IDs that named another secret before. Refusing them would refuse a provider's new signatures for
+// the sake of a name, so they are told. An ID that is made from the secret is never one of them.
+func (s *sourceSecrets) reused(texts []provider.Secret) (ids []string) {
 	for _, t := range texts {
 		if known, ok := s.ids[t.ID]; ok && t.ID != "" && known != sha256.Sum256([]byte(t.Text)) {
-			return fmt.Errorf("the ID %s was that of another secret: give the new secret an ID of its own", t.ID)
+			ids = append(ids, t.ID)
 		}
 	}
-	return nil
+	return ids
 }
 
 func (s *sourceSecrets) remember(texts []provider.Secret) {

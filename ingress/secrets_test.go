@@ -131,7 +131,6 @@ func TestBadReload(t *testing.T) {
 		"gone":        func() { require.NoError(t, os.Remove(file)) },
 		"a folder":    func() { require.NoError(t, os.Remove(file)); require.NoError(t, os.Mkdir(file, 0o700)) },
 		"control":     func() { write(t, file, "first\x00secret\n") },
-		"reused ID":   func() { write(t, file, "second secret\n") },
 		"broken file": func() { write(t, yaml, "sources: [") },
 		"doubled ID":  func() { write(t, yaml, strings.Replace(string(whole), "[{id: q4", "[{id: q4, value: x}, {id: q4", 1)) },
 		"wrong variable": func() {
@@ -166,6 +165,13 @@ func TestBadReload(t *testing.T) {
 	h.Reload()
 	require.Equal(t, 200, status("github", "second secret"))
 	require.Equal(t, 200, status("github", "first secret"))
+	require.NotContains(t, h.log.String(), "was replaced under the ID")
+	// A file that is overwritten under its ID counts, and it is said that the ID now stands for two.
+	write(t, file, "third secret\n")
+	h.Reload()
+	require.Equal(t, 200, status("github", "third secret"))
+	require.Equal(t, 401, status("github", "first secret"))
+	require.Contains(t, h.log.String(), "was replaced under the ID")
 	require.NotContains(t, h.log.String(), "second secret")
 }
 
