@@ -50,13 +50,7 @@ bench-ingress: build ## measure the ingress against a bare program and Bento on 
 	$$dir/bench -ingress bin/catchment-ingress -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
 
 fuzz: ## run every fuzz target for FUZZTIME (2m)
-	@for module in $(MODULES); do cd $$module; \
-	  grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r package; do \
-	    grep -hoE '^func Fuzz[A-Za-z0-9_]*' $$package/*_test.go | cut -c6- | while read -r target; do \
-	      echo "$$module/$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
-	    done; \
-	  done; \
-	done
+	@bash scripts/fuzz.sh $(FUZZTIME) $(MODULES)
 
 lint: ## run the linters, and shellcheck when it is there
 	@bin=$$(bash scripts/tools.sh golangci-lint); status=0; for module in $(MODULES); do \
