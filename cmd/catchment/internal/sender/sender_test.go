@@ -52,7 +52,7 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	v, err := rc.source.Receive(r.Context(), &provider.Request{Method: r.Method, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: body, Now: time.Now()})
+	v, err := rc.source.Receive(r.Context(), &provider.Request{Method: r.Method, Path: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery, Header: r.Header, Body: body, Now: time.Now(), FromProxy: true})
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	rc.n++
@@ -105,14 +105,14 @@ func TestSend(t *testing.T) {
 			secret := p.NewCredentials()
 			rc, srv := newReceiver(t, p.Name, secret)
 			o := options(t, p.Name, secret, srv.URL)
-			o.Resends = 20
+			o.Count, o.Resends = 50, 5
 			report, err := Send(t.Context(), o)
 			require.NoError(t, err)
-			require.True(t, report.OK(), "%+v", report)
-			require.Equal(t, 200, report.Accepted)
-			require.Equal(t, 20, report.Duplicates)
-			require.Equal(t, map[string]int{"200": 220}, report.Statuses)
-			require.Len(t, rc.bodies, 200)
+			require.True(t, report.OK(), "%+v", report.Problems)
+			require.Equal(t, 50, report.Accepted)
+			require.Equal(t, 5, report.Duplicates)
+			require.Equal(t, map[string]int{"200": 55}, report.Statuses)
+			require.Len(t, rc.bodies, 50)
 			require.LessOrEqual(t, report.Latency.P50, report.Latency.P99)
 
 			// The same seed makes the same events.
