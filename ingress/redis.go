@@ -63,9 +63,7 @@ func newShared(cfg *settings.File, log *slog.Logger, m *metrics) (*shared, confi
 		return nil, config.Errors{cfg.Errorf("ingress.dedup.url", "expected a URL such as redis://host:6379/0: %v", err)}
 	}
 	if d.TLS != nil {
-		t := *d.TLS
-		t.CAFile, t.CertFile, t.KeyFile = cfg.Abs(t.CAFile), cfg.Abs(t.CertFile), cfg.Abs(t.KeyFile)
-		if o.TLSConfig, err = t.Config(); err != nil {
+		if o.TLSConfig, err = d.TLS.Config(); err != nil {
 			return nil, config.Errors{cfg.Errorf("ingress.dedup.tls", "%v", err)}
 		}
 		if host, _, err := net.SplitHostPort(o.Addr); err == nil && o.TLSConfig.ServerName == "" {

@@ -62,6 +62,8 @@ type harness struct {
 	topic string
 	kafka *kafkatest.Cluster
 	skew  atomic.Int64 // of the service's clock
+
+	options []kgo.Opt // that a client of the brokers needs besides their addresses
 }
 
 // start runs an ingress on the cluster with a fresh topic; more is YAML of the section ingress.
@@ -192,7 +194,7 @@ func (h *harness) records() []*kgo.Record {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cl := h.kafka.Client(h.t, kgo.ConsumeTopics(h.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl := h.kafka.Client(h.t, append([]kgo.Opt{kgo.ConsumeTopics(h.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, h.options...)...)
 	var ends kadm.ListedOffsets
 	require.Eventually(h.t, func() bool { // a new topic's partitions may have no leader yet
 		var err error

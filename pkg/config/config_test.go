@@ -201,3 +201,31 @@ func FuzzParse(f *testing.F) {
 		_, _ = Parse("c.yaml", []byte(text), dst, Options{Lookup: func(string) (string, bool) { return "v", true }, Environ: func() []string { return nil }})
 	})
 }
+
+// TestRereadSecret: the file's text as it is now, and never an empty one.
+func TestRereadSecret(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "password")
+	require.NoError(t, os.WriteFile(file, []byte("first\n"), 0o600))
+	var dst struct {
+		Kafka struct {
+			Own  Secret `yaml:"own"`
+			File Secret `yaml:"file"`
+		} `yaml:"kafka"`
+	}
+	_, err := Parse(filepath.Join(dir, "a.yaml"), []byte("kafka: {own: text, file: \"file:password\"}"), &dst, Options{})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, []byte("second\r\n"), 0o600))
+	for want, secret := range map[string]Secret{"text": dst.Kafka.Own, "second": dst.Kafka.File} {
+		got, err := secret.Reread()
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	require.Equal(t, "first", dst.Kafka.File.Reveal())
+	require.NoError(t, os.WriteFile(file, []byte("\n"), 0o600))
+	_, err = dst.Kafka.File.Reread()
+	require.ErrorContains(t, err, "found an empty file")
+	require.NoError(t, os.Remove(file))
+	_, err = dst.Kafka.File.Reread()
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

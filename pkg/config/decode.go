@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -433,12 +432,12 @@ func (d *decoder) secretFile(n *yaml.Node, text, path string) (secret, file stri
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(d.dir, name)
 	}
-	data, err := os.ReadFile(name)
+	secret, err := readSecretFile(name)
 	if err != nil {
 		d.errorf(n, path, "expected a readable file with the secret: %v", err)
 		return "", "", false
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), name, true
+	return secret, name, true
 }
 
 func deref(n *yaml.Node) *yaml.Node {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 )
 
 // Secret is a text that cannot print itself: every formatting verb, JSON, YAML and slog show [redacted]
@@ -21,6 +23,25 @@ func (s Secret) Reveal() string { return s.text }
 
 // File is the path of the file that the text was read from; empty: it stood in the configuration itself.
 func (s Secret) File() string { return s.file }
+
+// Reread returns the text that the secret's file holds now, and the secret's own text when it came from no file. An
+// empty file is an error: it is being written.
+func (s Secret) Reread() (string, error) {
+	if s.file == "" {
+		return s.text, nil
+	}
+	text, err := readSecretFile(s.file)
+	if err == nil && text == "" {
+		err = fmt.Errorf("expected a secret in %s, found an empty file", s.file)
+	}
+	return text, err
+}
+
+// readSecretFile reads a file without the line break at its end.
+func readSecretFile(name string) (string, error) {
+	data, err := os.ReadFile(name)
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), err
+}
 
 // Empty says whether there is no text.
 func (s Secret) Empty() bool { return s.text == "" }

@@ -3,6 +3,7 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -16,24 +17,28 @@ import (
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
+const dialTimeout = 5 * time.Second
+
 // Options returns the options that every client of the cluster needs. clientID shows in the brokers' logs and
-// quotas. The error says which file could not be read.
+// quotas. Certificates, keys and a password in files are read again for each connection. The error says which file
+// could not be read.
 func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(k.Brokers...),
 		kgo.ClientID(clientID),
-		kgo.DialTimeout(5 * time.Second),
+		kgo.DialTimeout(dialTimeout),
 		// A broker that accepts connections and never answers must not hold a request for the default 10 s and more.
 		kgo.RequestTimeoutOverhead(5 * time.Second),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute),
 	}
 	if k.TLS != nil {
-		cfg, err := k.TLS.Config()
-		if err != nil {
+		if _, err := k.TLS.Config(); err != nil {
 			return nil, fmt.Errorf("kafka.tls: %w", err)
 		}
-		opts = append(opts, kgo.Dialer((&tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: cfg}).DialContext))
+		opts = append(opts, kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialTLS(ctx, k.TLS, network, address)
+		}))
 	}
 	if k.SASL != nil {
 		m, err := mechanism(k.SASL)
@@ -45,15 +50,39 @@ func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 	return opts, nil
 }
 
+// dialTLS reads the files of kafka.tls for each connection, so that renewed ones are used without a restart.
+func dialTLS(ctx context.Context, t *settings.TLS, network, address string) (net.Conn, error) {
+	cfg, err := t.Config()
+	if err != nil {
+		return nil, fmt.Errorf("kafka.tls: %w", err)
+	}
+	return (&tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}).DialContext(ctx, network, address)
+}
+
+// mechanism reads the password's file for each connection, so that a rotated password is used without a restart.
 func mechanism(s *settings.SASL) (sasl.Mechanism, error) {
-	user, pass := s.Username, s.Password.Reveal()
+	user := s.Username
+	password := func() (string, error) {
+		text, err := s.Password.Reread()
+		if err != nil {
+			return "", fmt.Errorf("kafka.sasl.password: %w", err)
+		}
+		return text, nil
+	}
+	scrams := func(context.Context) (scram.Auth, error) {
+		pass, err := password()
+		return scram.Auth{User: user, Pass: pass}, err
+	}
 	switch s.Mechanism {
 	case "plain":
-		return plain.Auth{User: user, Pass: pass}.AsMechanism(), nil
+		return plain.Plain(func(context.Context) (plain.Auth, error) {
+			pass, err := password()
+			return plain.Auth{User: user, Pass: pass}, err
+		}), nil
 	case "scram-sha-256":
-		return scram.Auth{User: user, Pass: pass}.AsSha256Mechanism(), nil
+		return scram.Sha256(scrams), nil
 	case "scram-sha-512":
-		return scram.Auth{User: user, Pass: pass}.AsSha512Mechanism(), nil
+		return scram.Sha512(scrams), nil
 	}
 	return nil, fmt.Errorf("unknown mechanism %q", s.Mechanism)
 }

@@ -106,13 +106,18 @@ func parse(path string, data []byte, need []Section) (*File, config.Errors, erro
 	return f, errs, nil
 }
 
-// place remembers where the settings come from.
+// place remembers where the settings come from, and makes the paths absolute that are used far from f.
 func (f *File) place(path string, ix *config.Index) (err error) {
 	f.Index = ix
 	if f.Path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("folder of %s: %w", path, err)
 	}
 	f.Dir = filepath.Dir(f.Path)
+	for _, t := range []*TLS{f.Kafka.TLS, f.Ingress.Dedup.TLS} {
+		if t != nil {
+			t.CAFile, t.CertFile, t.KeyFile = f.Abs(t.CAFile), f.Abs(t.CertFile), f.Abs(t.KeyFile)
+		}
+	}
 	return nil
 }
 

@@ -45,7 +45,7 @@ type Kafka struct {
 
 // TLS says whom to trust and who we are.
 type TLS struct {
-	CAFile     string `yaml:"ca_file" doc:"PEM bundle; empty: the system's roots"`
+	CAFile     string `yaml:"ca_file" doc:"PEM bundle; empty: the system's roots; to the brokers, all of these files are read again for each connection"`
 	CertFile   string `yaml:"cert_file" doc:"client certificate, PEM"`
 	KeyFile    string `yaml:"key_file" doc:"client key, PEM"`
 	ServerName string `yaml:"server_name" doc:"name to expect in the server's certificate; empty: the host's"`
@@ -55,7 +55,7 @@ type TLS struct {
 type SASL struct {
 	Mechanism string        `yaml:"mechanism" required:"true" enum:"plain,scram-sha-256,scram-sha-512" doc:"how to authenticate"`
 	Username  string        `yaml:"username" required:"true" doc:"user name"`
-	Password  config.Secret `yaml:"password" required:"true" doc:"password, or file:PATH"`
+	Password  config.Secret `yaml:"password" required:"true" doc:"password; or file:PATH, read again for each connection"`
 }
 
 // Postgres says how to reach the database.

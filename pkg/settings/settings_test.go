@@ -152,3 +152,16 @@ operations:
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// TestPathsStartAtTheFile: those of TLS are used far from the file, and start at its folder too.
+func TestPathsStartAtTheFile(t *testing.T) {
+	dir := t.TempDir()
+	const text = `
+kafka: {brokers: ["k:9092"], tls: {ca_file: ca.pem, cert_file: /etc/tls/cert.pem, key_file: tls/key.pem}}
+ingress: {dedup: {store: redis, url: "rediss://h:6379/0", tls: {ca_file: redis.pem}}}
+`
+	f, err := Parse(filepath.Join(dir, "catchment.yaml"), []byte(text), NeedKafka, NeedIngress)
+	require.NoError(t, err)
+	require.Equal(t, &TLS{CAFile: filepath.Join(dir, "ca.pem"), CertFile: "/etc/tls/cert.pem", KeyFile: filepath.Join(dir, "tls", "key.pem")}, f.Kafka.TLS)
+	require.Equal(t, &TLS{CAFile: filepath.Join(dir, "redis.pem")}, f.Ingress.Dedup.TLS)
+}
