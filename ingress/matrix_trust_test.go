@@ -156,6 +156,36 @@ func TestR53PasswordRotated(t *testing.T) {
 	}
 }
 
+// R53 under load: connections end and passwords change while a dozen senders post. What was answered 200 is in the log,
+// where the producer said that it is.
+func TestR53PasswordRotatedUnderLoad(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "password")
+	write(t, file, "p0\n")
+	cluster := kafkatest.NewFake(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-256", "catchment", "p0"), kfake.Superuser("PLAIN", "admin", "admin-password"))
+	h := startTrusting(t, cluster, dir, ", sasl: {mechanism: scram-sha-256, username: catchment, password: file:password}")
+	admin := kadm.NewClient(cluster.Client(t, h.options...))
+	l := newLoad(t, func() string { return h.url }, 0)
+	l.run(12)
+	l.more(50)
+	for i := range 4 {
+		pw := string(rune('a'+i)) + "-password"
+		_, err := admin.AlterUserSCRAMs(t.Context(), nil, []kadm.UpsertSCRAM{{User: "catchment", Mechanism: kadm.ScramSha256, Iterations: 4096, Password: pw}})
+		require.NoError(t, err)
+		hangUp(cluster)
+		n := l.answers(503)
+		require.Eventually(t, func() bool { return l.answers(503) > n+5 }, 20*time.Second, 10*time.Millisecond)
+		write(t, file, pw+"\n")
+		l.more(30)
+		hangUp(cluster)
+		l.more(30)
+	}
+	l.end()
+	rs := h.records()
+	l.requireHonest(rs)
+	h.requireAcknowledged(rs)
+}
+
 // hangUp ends all connections to the brokers; new ones are taken.
 func hangUp(cluster *kafkatest.Cluster) {
 	cluster.WireAll(kafkatest.Refused)
