@@ -280,3 +280,36 @@ func named(v provider.Verified) string {
 	}
 	return v.ID
 }
+
+// TestQueryAndBody: where nothing stands between them in the signed text, one signature would fit every cut.
+func TestQueryAndBody(t *testing.T) {
+	h := &provider.HMAC{Header: "X-Signature", Signed: "{url}{body}"}
+	for name, c := range map[string]struct {
+		public, query, body string
+		status              int
+	}{
+		"JSON":              {"https://hooks.example.com", "q=1", `{"a":1}`, 0},
+		"moved to the body": {"https://hooks.example.com", "q=", `1{"a":1}`, 401},
+		"moved to the URL":  {"https://hooks.example.com", `q=1{"a":`, `1}`, 401},
+		"form":              {"https://hooks.example.com", "q=1", "a=1", 401},
+		"form, no query":    {"https://hooks.example.com", "", "a=1", 0},
+		"form, known query": {"https://hooks.example.com/webhooks/a?q=1", "q=1", "a=1", 0},
+	} {
+		src, err := provider.New(provider.Config{Provider: "hmac", HMAC: h, PublicURL: c.public, Secrets: []provider.Secret{{Text: "s"}}})
+		require.NoError(t, err)
+		called := "https://hooks.example.com/webhooks/a"
+		if c.query != "" {
+			called += "?" + c.query
+		}
+		signed, err := src.Provider().Sign(&provider.SignInput{Secret: "s", URL: called, Body: []byte(c.body), HMAC: h})
+		require.NoError(t, err)
+		_, err = src.Receive(t.Context(), &provider.Request{Method: "POST", Path: "/webhooks/a", RawQuery: c.query, Header: signed.Header, Body: []byte(c.body)})
+		if c.status == 0 {
+			require.NoError(t, err, name)
+			continue
+		}
+		var refusal *provider.Refusal
+		require.ErrorAs(t, err, &refusal, name)
+		require.Equal(t, c.status, refusal.Status, name)
+	}
+}

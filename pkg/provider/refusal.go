@@ -34,6 +34,7 @@ var (
 	errStale        = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp too old"}
 	errFuture       = &Refusal{Status: http.StatusUnauthorized, Reason: "timestamp in the future"}
 	errSignedHeader = &Refusal{Status: http.StatusUnauthorized, Reason: "header that the signature covers is missing"}
+	errSignedSplit  = &Refusal{Status: http.StatusUnauthorized, Reason: "query and body touch in the signed text, and the body is not JSON: they could be cut elsewhere (give the query in public_url)"}
 	errSignedForm   = &Refusal{Status: http.StatusBadRequest, Reason: "header that the signature covers contains the separator that follows it"}
 )
 

@@ -182,6 +182,16 @@ func (t template) has(kind partKind) bool {
 	return false
 }
 
+// precedesBody says whether a part of that kind stands before the body with nothing in between.
+func (t template) precedesBody(kind partKind) bool {
+	for i := range t {
+		if t[i].kind == partBody && i > 0 && t[i-1].kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
 // headers lists the names in {header:Name}.
 func (t template) headers() []string {
 	var names []string
