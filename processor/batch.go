@@ -3,7 +3,6 @@ package processor
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,14 +29,15 @@ const (
 
 // Reasons of dead letters.
 const (
-	reasonUndecodable = "undecodable"        // the record is no delivery
+	reasonUndecodable  = "undecodable"        // the record is no delivery
+	reasonUnsplittable = "unsplittable"       // the delivery carries several events, and cannot be taken apart
 	reasonUnstorable  = "unstorable"         // Postgres refused the event's own row
 	reasonExpression  = "expression"         // an expression of the operation failed
 	reasonRefused     = "refused"            // Postgres refused the operation's data for good
 	reasonExhausted   = "attempts exhausted" // the last of max_attempts failed
 )
 
-// item is one record of a batch.
+// item is one event of a batch's records, or a record that holds none. The items of a record follow each other.
 type item struct {
 	rec     *kgo.Record
 	ev      *event.Event // nil: no event
@@ -46,29 +46,6 @@ type item struct {
 	err     error  // why the record is no event
 	reason  string // of the dead letter
 	skip    bool   // a control record
-}
-
-// read decodes a record.
-func read(p store.Partition, r *kgo.Record) item {
-	it := item{rec: r}
-	if r.Attrs.IsControl() {
-		it.skip = true
-		return it
-	}
-	d, err := event.Decode(r)
-	if err == nil {
-		err = (store.Key{Source: d.Source, ID: d.ID}).Storable()
-	}
-	if err != nil {
-		it.err, it.reason = err, reasonUndecodable
-		return it
-	}
-	ev := d.Event(event.Position{
-		Topic: p.Topic, TopicID: p.TopicID, Partition: p.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch,
-	})
-	sum := sha256.Sum256(ev.Body)
-	it.ev, it.digest, it.verdict = &ev, sum[:], string(d.Verdict)
-	return it
 }
 
 func (it *item) key() store.Key { return store.Key{Source: it.ev.Source, ID: it.ev.ID} }
@@ -181,6 +158,7 @@ func (b *batch) repeats(ctx context.Context, first map[store.Key]int, fresh map[
 			return err
 		}
 	}
+	again := map[store.Key]bool{}
 	for i := range b.items {
 		it := &b.items[i]
 		if it.ev == nil || fresh[it.key()] && first[it.key()] == i {
@@ -188,8 +166,9 @@ func (b *batch) repeats(ctx context.Context, first map[store.Key]int, fresh map[
 		}
 		digest := b.items[first[it.key()]].digest
 		if id, ok := known[it.key()]; ok {
-			if id.DeliveryID == it.ev.DeliveryID {
-				continue // the same record, read again
+			if id.DeliveryID == it.ev.DeliveryID && !again[it.key()] {
+				again[it.key()] = true
+				continue // the same record, read again; a further event of its ID in it is a repetition
 			}
 			digest = id.SHA256
 		}

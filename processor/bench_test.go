@@ -137,7 +137,7 @@ func copyAll(w *world, records []*kgo.Record) error {
 	now := time.Now()
 	var ids, bodies, results [][]any
 	for _, r := range records {
-		it := read(partition(0), r)
+		it := new(reader).read(partition(0), r)[0]
 		delivery := uuid.MustParse(it.ev.DeliveryID)
 		ids = append(ids, []any{it.ev.Source, it.ev.ID, it.digest, now, delivery})
 		bodies = append(bodies, []any{it.ev.Source, it.ev.ID, it.ev.Type, now, `{"x-test":["1"]}`, it.ev.Body, delivery})

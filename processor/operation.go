@@ -159,6 +159,9 @@ func (c *compiler) expression(path, src string, compile func(string) (*expr.Prog
 }
 
 func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
 	var list interface{ Unwrap() []error }
 	if errors.As(err, &list) {
 		return list.Unwrap()

@@ -34,6 +34,7 @@ type Service struct {
 	log     *slog.Logger
 	metrics *metrics
 	ops     []*operation
+	reader  *reader
 	engine  *engine
 
 	mu      sync.Mutex
@@ -47,7 +48,8 @@ type Service struct {
 // New checks the operations and makes the service. The error is config.Errors when the configuration is wrong.
 func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
 	ops, errs := compile(cfg)
-	if err := errs.Err(); err != nil {
+	reader, more := newReader(cfg)
+	if err := append(errs, more...).Err(); err != nil {
 		return nil, err
 	}
 	c := *cfg
@@ -57,7 +59,7 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 		sources[name] = true
 	}
 	return &Service{
-		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops,
+		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops, reader: reader,
 		phase: "starting", halted: map[int32]string{},
 	}, nil
 }
@@ -141,7 +143,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 func (s *Service) setEngine(db *store.Store) {
 	e := &engine{
-		store: db, ops: s.ops, byName: map[string]*operation{}, bySource: map[string][]*operation{},
+		store: db, ops: s.ops, reader: s.reader, byName: map[string]*operation{}, bySource: map[string][]*operation{},
 		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, now: time.Now, log: s.log, metrics: s.metrics,
 	}
 	for _, waived := range s.cfg.Kafka.Accept {

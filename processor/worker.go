@@ -23,6 +23,7 @@ const (
 	maxBatchBytes    = 8 << 20 // of one transaction, unless one record is larger
 	maxQueuedBytes   = 16 << 20
 	queuedBatches    = 4
+	slowest          = 6 // doublings of the time for one record's transaction
 )
 
 // engine is what workers and retries share.
@@ -31,6 +32,7 @@ type engine struct {
 	ops       []*operation
 	byName    map[string]*operation
 	bySource  map[string][]*operation
+	reader    *reader
 	batch     int
 	txTimeout time.Duration
 	gapsOK    bool // the topic may be compacted
@@ -66,7 +68,8 @@ type worker struct {
 	done  chan struct{}
 	abort context.CancelFunc
 	err   error // why it stopped by itself; valid after done
-	size  int   // records of the next batch at most
+	size  int   // events of the next batch at most; a record is not divided
+	slow  uint  // how often the time for a record alone is doubled, since it was too short
 }
 
 func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
@@ -244,13 +247,14 @@ func (w *worker) check(records []*kgo.Record) (stale int, err error) {
 // write commits the records in one transaction, or in several smaller ones after timeouts and refusals. It tries
 // again, in place, for as long as only the database or the way to it is to blame.
 func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
-	items := make([]item, len(records))
-	for i, r := range records {
-		items[i] = read(w.part, r)
-	}
+	var items []item
 	pause, careful := firstPause, false
-	for len(items) > 0 && !w.stopping() {
-		n := min(len(items), w.size)
+	for len(items)+len(records) > 0 && !w.stopping() {
+		for len(items) < w.size && len(records) > 0 {
+			items = append(items, w.eng.reader.read(w.part, records[0])...)
+			records = records[1:]
+		}
+		n := whole(items, w.size)
 		b := &batch{eng: w.eng, part: w.part, owner: w.owner, expected: w.next, items: items[:n], careful: careful}
 		began := time.Now()
 		err := w.once(ctx, b)
@@ -276,9 +280,10 @@ func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 // once makes one try under the batch's deadline. An unknown outcome is found out.
 func (w *worker) once(ctx context.Context, b *batch) error {
 	limit := w.eng.txTimeout
-	if len(b.items) == 1 {
+	if b.items[0].rec == b.items[len(b.items)-1].rec {
+		limit <<= w.slow
 		for _, op := range w.eng.ops {
-			limit += op.spec.Timeout // one event must have the time that its operations may take
+			limit += op.spec.Timeout << w.slow // one record must have the time that its operations may take
 		}
 	}
 	tctx, cancel := context.WithTimeout(ctx, limit)
@@ -337,18 +342,24 @@ func (w *worker) react(ctx context.Context, b *batch, err error) (careful bool, 
 		w.refused(b, err)
 		return true, nil
 	}
+	if errors.Is(err, errTooSlow) {
+		w.slow = min(w.slow+1, slowest)
+	}
 	w.size = max(1, len(b.items)/2) // what made it fail may not meet a smaller one: time, locks
 	w.fail(err)
 	return false, nil
 }
 
-// refused narrows down to the event whose own row Postgres does not take; it becomes a dead letter.
+// refused narrows down to the record of which Postgres does not take an event's own row; it becomes a dead letter.
 func (w *worker) refused(b *batch, err error) {
-	if len(b.items) > 1 {
+	if b.items[0].rec != b.items[len(b.items)-1].rec {
 		w.size = max(1, len(b.items)/2)
 		return
 	}
-	b.items[0].ev, b.items[0].err, b.items[0].reason = nil, err, reasonUnstorable
+	for i := range b.items {
+		b.items[i].ev, b.items[i].skip = nil, i > 0
+	}
+	b.items[0].err, b.items[0].reason = err, reasonUnstorable
 }
 
 // rest waits, longer each time, with jitter; an error when the worker is to stop.
@@ -387,7 +398,7 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	healed := w.fault != nil
 	w.fault = nil
 	w.mu.Unlock()
-	w.size = min(w.eng.batch, max(2*w.size, 1))
+	w.size, w.slow = min(w.eng.batch, max(2*w.size, 1)), 0
 	if healed {
 		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
 	}

@@ -63,7 +63,8 @@ CREATE TABLE catchment.conflicts (
     topic_id uuid NOT NULL,
     partition integer NOT NULL,
     "offset" bigint NOT NULL,
-    seen_at timestamp with time zone NOT NULL
+    seen_at timestamp with time zone NOT NULL,
+    delivery_index integer NOT NULL
 );
 
 CREATE TABLE catchment.dead_letters (

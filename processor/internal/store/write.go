@@ -164,15 +164,15 @@ func queueEvents(b *pgx.Batch, events []Event) {
 func queueRepeats(b *pgx.Batch, repeats []Repeat) {
 	for _, r := range repeats {
 		if r.Conflict {
-			b.Queue(`INSERT INTO catchment.conflicts (source, event_id, delivery_id, received_at, body, body_sha256, headers, topic, topic_id, partition, "offset")
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`,
+			b.Queue(`INSERT INTO catchment.conflicts (source, event_id, delivery_id, received_at, body, body_sha256, headers, topic, topic_id, partition, "offset", delivery_index)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING`,
 				r.Source, r.ID, r.DeliveryID, r.ReceivedAt, notNil(r.Body), r.SHA256, headerJSON(r.Headers),
-				r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset)
+				r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset, r.Index)
 			continue
 		}
-		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset")
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-			r.Source, r.ID, r.DeliveryID, r.ReceivedAt, r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset)
+		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+			r.Source, r.ID, r.DeliveryID, r.ReceivedAt, r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset, r.Index)
 	}
 }
 
