@@ -22,6 +22,7 @@ const (
 	superseded = "superseded"
 	failed     = "failed"
 	dead       = "dead"
+	deferred   = "deferred"
 
 	processed = "processed"
 	unmatched = "unmatched"
@@ -191,7 +192,10 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 			if !op.wants(it.ev.Source, it.ev.Type) || !b.matches(op, it, in) {
 				continue
 			}
-			a := op.plan(it.ev, in, 1)
+			a := op.deferral(it.ev, heldByPause)
+			if !b.eng.isPaused(op.spec.Name) {
+				a = op.plan(it.ev, in, 1)
+			}
 			a.place = i
 			b.plans = append(b.plans, a)
 		}
@@ -335,6 +339,9 @@ func isOwn(err error) bool {
 // admit says whether an attempt may write: its version is not older than the newest. Where the two cannot be compared,
 // that is the attempt's error.
 func admit(a *attempt, newest map[store.Guard]store.Newest) bool {
+	if a.held != "" {
+		return false
+	}
 	if !a.guarded() {
 		return a.err == nil
 	}
@@ -389,6 +396,9 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 		s.result.Version = &a.version.Text
 	}
 	switch {
+	case a.held != "":
+		s.result.Outcome, s.result.Error = deferred, a.held
+		s.retry = &store.Retry{Key: a.key(), Operation: a.op.spec.Name, Attempt: 1, FirstFailed: now, Error: a.held}
 	case err != nil:
 		s.result.Started, s.result.Took = now.Add(-a.took), a.took
 		s.fail(a, err, now)
@@ -418,7 +428,11 @@ func (s *settlement) fail(a *attempt, err error, now time.Time) {
 		return
 	}
 	s.result.Outcome = dead
-	s.letter = &store.DeadLetter{
+	s.letter = a.letter(reason, msg, now)
+}
+
+func (a *attempt) letter(reason, msg string, now time.Time) *store.DeadLetter {
+	return &store.DeadLetter{
 		Source: a.ev.Source, EventID: a.ev.ID, Operation: a.op.spec.Name, Reason: reason, Error: msg,
 		Attempts: a.number, FirstFailed: now, LastFailed: now, Position: a.ev.Position,
 	}
@@ -426,7 +440,7 @@ func (s *settlement) fail(a *attempt, err error, now time.Time) {
 
 // worse keeps the outcome that decides an event's state.
 func worse(a, b string) string {
-	order := []string{"", superseded, succeeded, failed, dead}
+	order := []string{"", superseded, succeeded, deferred, failed, dead}
 	if slices.Index(order, b) > slices.Index(order, a) {
 		return b
 	}

@@ -380,7 +380,7 @@ func TestRetryIsSuperseded(t *testing.T) {
 	require.Equal(t, "new", w.text(`SELECT status FROM orders`))
 	w.exec(`INSERT INTO wanted VALUES (1)`)
 	var err error
-	ok := waitFor(func() bool { err = eng.retryOne(t.Context(), []string{op.Name}); return err == nil })
+	ok := waitFor(func() bool { err = eng.retryDue(t.Context(), []string{op.Name}); return err == nil })
 	require.True(t, ok, "%v", err)
 	require.Equal(t, "superseded", w.text(`SELECT outcome FROM catchment.results WHERE event_id = 'a' AND attempt = 2`))
 	require.Equal(t, "new", w.text(`SELECT status FROM orders`))

@@ -243,6 +243,7 @@ type attempt struct {
 	version *expr.Version
 	call    store.Call
 	err     error         // an expression failed: the attempt is dead
+	held    string        // why the attempt is not made now; empty: it is
 	place   int           // of the event in its batch
 	odd     bool          // the version has another shape than the first of its entity in the batch
 	took    time.Duration // of an attempt in a savepoint

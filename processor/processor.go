@@ -125,6 +125,7 @@ func (s *Service) Run(ctx context.Context) error {
 		wg.Go(func() { s.engine.retries(background) })
 	}
 	wg.Go(func() { s.observe(background) })
+	wg.Go(func() { s.engine.watchPaused(background) })
 	for ctx.Err() == nil {
 		var id [16]byte
 		s.enter("waiting for Kafka")
@@ -178,7 +179,7 @@ func (s *Service) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return s.engine.loadPaused(ctx)
 }
 
 func (s *Service) findTopic(ctx context.Context) ([16]byte, error) {

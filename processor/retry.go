@@ -16,14 +16,10 @@ const retryPoll = 500 * time.Millisecond // how long a retry may be overdue when
 
 // retries makes the attempts that have become due, until ctx ends. Several may run beside each other.
 func (e *engine) retries(ctx context.Context) {
-	names := slices.Sorted(maps.Keys(e.byName))
-	if len(names) == 0 {
-		return
-	}
 	pause := firstPause
 	for ctx.Err() == nil {
 		wait := time.Duration(0)
-		err := e.retryOne(ctx, names)
+		err := e.retryDue(ctx, e.active())
 		switch {
 		case err == nil:
 			pause = firstPause
@@ -31,23 +27,27 @@ func (e *engine) retries(ctx context.Context) {
 			pause, wait = firstPause, retryPoll/2+rand.N(retryPoll)
 		default:
 			if ctx.Err() == nil {
-				e.log.Warn("a retry could not be made; it stays due", slog.Any("error", err))
+				e.log.Warn("retries could not be made; they stay due", slog.Any("error", err))
 			}
 			wait = pause/2 + rand.N(pause)
 			pause = min(2*pause, longestPause)
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
+		pauseFor(ctx, wait)
 	}
 }
 
-// retryOne makes one due attempt in a transaction of its own. A COMMIT that nobody answers needs no care: the retry's
-// row says what is still to be done.
-func (e *engine) retryOne(ctx context.Context, names []string) error {
+// active names the operations whose attempts may be made, sorted.
+func (e *engine) active() []string {
+	names := slices.Sorted(maps.Keys(e.byName))
+	return slices.DeleteFunc(names, e.isPaused)
+}
+
+// retryDue makes some due attempts in a transaction of their own. A COMMIT that nobody answers needs no care: the retries'
+// rows say what is still to be done. A row whose operation is not configured here stays, for whoever has it.
+func (e *engine) retryDue(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return store.ErrNothingDue
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.txTimeout)
 	defer cancel()
 	tx, err := e.store.Begin(ctx, statementTimeout, e.txTimeout)
@@ -59,47 +59,16 @@ func (e *engine) retryOne(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	op := e.byName[due.Operation]
-	octx, ocancel := context.WithTimeout(context.WithoutCancel(ctx), e.txTimeout+op.spec.Timeout)
+	tasks := make([]*task, len(due))
+	for i := range due {
+		d := &due[i]
+		tasks[i] = &task{op: e.byName[d.Operation], ev: &d.Event, number: d.Attempt, first: d.FirstFailed}
+	}
+	octx, ocancel := context.WithTimeout(context.WithoutCancel(ctx), e.txTimeout+e.byName[due[0].Operation].spec.Timeout)
 	defer ocancel()
-	return e.retry(octx, tx, op, due)
-}
-
-func (e *engine) retry(ctx context.Context, tx *store.Tx, op *operation, due *store.Due) error {
-	a := op.plan(&due.Event, input(&due.Event), due.Attempt) //nolint:contextcheck // an expression has a deadline of its own
-	newest, err := lockGuards(ctx, tx, []*attempt{a})
+	done, err := e.perform(octx, tx, tasks, true)
 	if err != nil {
 		return err
 	}
-	written := map[store.Guard]store.Newest{}
-	var effect *store.Effect
-	var failure error
-	if admit(a, newest) {
-		done, err := tryOne(ctx, tx, a)
-		switch {
-		case err == nil:
-			effect = &done
-			note(a, newest, written)
-		case isOwn(err):
-			failure = err
-		default:
-			return err
-		}
-	} else {
-		failure = a.err
-	}
-	s := judge(a, effect, failure, e.now())
-	if s.letter != nil {
-		s.letter.FirstFailed = due.FirstFailed
-	}
-	w := store.Writes{Newest: written}
-	s.appendTo(&w)
-	if err := tx.Settle(ctx, &w, a.key(), op.spec.Name, s.retry != nil); err != nil {
-		return err
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return err
-	}
-	e.metrics.operations.WithLabelValues(op.spec.Name, s.result.Outcome).Inc()
-	return nil
+	return e.finish(octx, tx, done)
 }

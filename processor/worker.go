@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ type engine struct {
 	batch     int
 	txTimeout time.Duration
 	gapsOK    bool // the topic may be compacted
+	paused    atomic.Pointer[map[string]bool]
 	now       func() time.Time
 	log       *slog.Logger
 	metrics   *metrics

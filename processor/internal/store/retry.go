@@ -22,48 +22,99 @@ type Due struct {
 // ErrNothingDue says that no retry is due.
 var ErrNothingDue = errors.New("nothing is due")
 
-// Due locks the retry that has waited longest, of the given operations, passing over those that others work on.
-func (t *Tx) Due(ctx context.Context, operations []string) (*Due, error) {
-	d := &Due{}
-	e, p := &d.Event, &d.Event.Position
-	var at *time.Time
-	err := t.tx.QueryRow(ctx, `SELECT r.operation, r.attempt, r.first_failed_at, b.source, b.provider, b.event_id, b.type, b.event_time, b.received_at,
-			b.delivery_id::text, b.delivery_index, b.secret_id, b.content_type, b.headers, b.body, b.topic, b.topic_id, b.partition, b."offset", b.leader_epoch
-		FROM catchment.retries r JOIN catchment.bodies b ON b.source = r.source AND b.event_id = r.event_id
-		WHERE r.due_at <= now() AND r.operation = ANY($1)
-		ORDER BY r.due_at LIMIT 1 FOR UPDATE OF r, b SKIP LOCKED`, operations).
-		Scan(&d.Operation, &d.Attempt, &d.FirstFailed, &e.Source, &e.Provider, &e.ID, &e.Type, &at, &e.ReceivedAt,
-			&e.DeliveryID, &e.Index, &e.SecretID, &e.ContentType, &e.Headers, &e.Body, &p.Topic, &p.TopicID, &p.Partition, &p.Offset, &p.LeaderEpoch)
+// dueAtOnce is how many retries Due takes at most.
+const dueAtOnce = 20
+
+// Due locks the retries of one of the given operations that have waited longest, passing over those that others work on.
+func (t *Tx) Due(ctx context.Context, operations []string) ([]Due, error) {
+	var operation string
+	err := t.tx.QueryRow(ctx, `SELECT o FROM unnest($1::text[]) AS n(o)
+		WHERE EXISTS (SELECT FROM catchment.retries r WHERE r.operation = n.o AND r.due_at <= now()) ORDER BY random() LIMIT 1`, operations).Scan(&operation)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrNothingDue
 	}
 	if err != nil {
 		return nil, &OwnError{"find what is due", err}
 	}
+	rows, err := t.tx.Query(ctx, `SELECT r.attempt, r.first_failed_at, r.operation, `+eventColumns+`
+		FROM catchment.retries r JOIN catchment.bodies b ON b.source = r.source AND b.event_id = r.event_id
+		WHERE r.operation = $1 AND r.due_at <= now() ORDER BY r.due_at LIMIT $2 FOR UPDATE OF r, b SKIP LOCKED`, operation, dueAtOnce)
+	if err != nil {
+		return nil, &OwnError{"find what is due", err}
+	}
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Due, error) {
+		var d Due
+		err := scanEvent(row, &d.Event, &d.Attempt, &d.FirstFailed, &d.Operation)
+		return d, err
+	})
+	switch {
+	case err != nil:
+		return nil, &OwnError{"find what is due", err}
+	case len(due) == 0:
+		return nil, ErrNothingDue
+	}
+	return due, nil
+}
+
+const eventColumns = `b.source, b.provider, b.event_id, b.type, b.event_time, b.received_at, b.delivery_id::text, b.delivery_index, b.secret_id,
+	b.content_type, b.headers, b.body, b.topic, b.topic_id, b.partition, b."offset", b.leader_epoch`
+
+// scanEvent reads the values before, and then those of eventColumns.
+func scanEvent(row pgx.CollectableRow, e *event.Event, before ...any) error {
+	var at *time.Time
+	p := &e.Position
+	err := row.Scan(append(before, &e.Source, &e.Provider, &e.ID, &e.Type, &at, &e.ReceivedAt, &e.DeliveryID, &e.Index, &e.SecretID,
+		&e.ContentType, &e.Headers, &e.Body, &p.Topic, &p.TopicID, &p.Partition, &p.Offset, &p.LeaderEpoch)...)
 	if at != nil {
 		e.Time = at.UTC()
 	}
 	e.ReceivedAt = e.ReceivedAt.UTC()
-	return d, nil
+	return err
 }
 
-// Settle writes the outcome of a retry and the event's state that follows. again: a further retry is in w.
-func (t *Tx) Settle(ctx context.Context, w *Writes, k Key, operation string, again bool) error {
+// Made names an attempt that was made outside of a batch. Again: a further retry of it is in the writes.
+type Made struct {
+	Key
+	Operation string
+	Again     bool
+	Alive     bool // it is no dead letter, or no longer
+}
+
+// Settle writes the outcomes of attempts that were made outside of a batch, and the states of the events that follow.
+func (t *Tx) Settle(ctx context.Context, w *Writes, made []Made) error {
 	b := &pgx.Batch{}
 	w.queue(t, b)
-	if !again {
-		b.Queue(`DELETE FROM catchment.retries WHERE source = $1 AND event_id = $2 AND operation = $3`, k.Source, k.ID, operation)
+	var all, over, alive [3][]string
+	add := func(to *[3][]string, m *Made) {
+		to[0], to[1], to[2] = append(to[0], m.Source), append(to[1], m.ID), append(to[2], m.Operation)
 	}
-	b.Queue(`WITH last AS (
-			SELECT DISTINCT ON (operation) outcome FROM catchment.results WHERE source = $1 AND event_id = $2 ORDER BY operation, attempt DESC)
-		UPDATE catchment.bodies SET status = CASE
-			WHEN EXISTS (SELECT FROM last WHERE outcome = 'dead') THEN 'dead'
-			WHEN EXISTS (SELECT FROM last WHERE outcome = 'failed') THEN 'failed'
-			WHEN EXISTS (SELECT FROM last WHERE outcome = 'deferred') THEN 'deferred'
-			ELSE 'processed' END
-		WHERE source = $1 AND event_id = $2`, k.Source, k.ID)
+	for i := range made {
+		m := &made[i]
+		add(&all, m)
+		if !m.Again {
+			add(&over, m)
+		}
+		if m.Alive {
+			add(&alive, m)
+		}
+	}
+	if len(over[0]) > 0 {
+		b.Queue(`DELETE FROM catchment.retries r USING unnest($1::text[], $2::text[], $3::text[]) AS x(s, e, o)
+			WHERE r.source = x.s AND r.event_id = x.e AND r.operation = x.o`, over[0], over[1], over[2])
+	}
+	if len(alive[0]) > 0 {
+		b.Queue(`DELETE FROM catchment.dead_letters d USING unnest($1::text[], $2::text[], $3::text[]) AS x(s, e, o)
+			WHERE d.source = x.s AND d.event_id = x.e AND d.operation = x.o`, alive[0], alive[1], alive[2])
+	}
+	b.Queue(`UPDATE catchment.bodies b SET status = x.state FROM (
+			SELECT s, e, CASE WHEN bool_or(outcome = 'dead') THEN 'dead' WHEN bool_or(outcome = 'failed') THEN 'failed'
+				WHEN bool_or(outcome = 'deferred') THEN 'deferred' ELSE 'processed' END AS state
+			FROM (SELECT DISTINCT ON (k.s, k.e, r.operation) k.s, k.e, r.outcome FROM unnest($1::text[], $2::text[]) AS k(s, e)
+				JOIN catchment.results r ON r.source = k.s AND r.event_id = k.e ORDER BY k.s, k.e, r.operation, r.attempt DESC) AS newest
+			GROUP BY s, e) AS x
+		WHERE b.source = x.s AND b.event_id = x.e AND b.status <> x.state`, all[0], all[1])
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
-		return &OwnError{"write outcome", err}
+		return &OwnError{"write outcomes", err}
 	}
 	return nil
 }
