@@ -13,6 +13,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/expr"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -110,17 +111,20 @@ func (b *batch) commit(ctx context.Context) error {
 	if err := b.run(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.InTransaction)
 	b.events(first, fresh)
 	b.undecodable()
 	if err := tx.Write(ctx, &b.writes, b.part, b.owner, b.next()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.BeforeCommit)
 	if err := tx.Commit(ctx); err != nil {
 		if !errors.Is(err, store.ErrUnknown) && store.Classify(err) != store.Transient {
 			return fmt.Errorf("%w: %w", errCareful, err)
 		}
 		return err
 	}
+	failpoint.Hit(failpoint.AfterCommit)
 	return nil
 }
 

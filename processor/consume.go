@@ -13,8 +13,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -95,7 +97,7 @@ func (ses *session) options() []kgo.Opt {
 		kgo.AdjustFetchOffsetsFn(ses.position),
 		kgo.OnPartitionsAssigned(ses.assigned), kgo.OnPartitionsRevoked(ses.revoked), kgo.OnPartitionsLost(ses.lost),
 		kgo.BlockRebalanceOnPoll(), // records are handed to workers of the same assignment
-		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(commitEvery),
+		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(commitEvery), kgo.AutoCommitCallback(ses.advised),
 		kgo.KeepControlRecords(), // so that offsets have no gaps
 		kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(partitionCap), kgo.FetchMaxWait(500 * time.Millisecond),
 	}
@@ -184,10 +186,20 @@ func (ses *session) watch(p int32, w *worker) {
 func (ses *session) moved(w *worker, pos store.Position) {
 	p := w.part.Partition
 	ses.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{ses.topic: {p: {Epoch: pos.LeaderEpoch, Offset: pos.Next}}})
+	failpoint.Hit(failpoint.AfterMark)
 	if w.thirsty() {
 		ses.client.ResumeFetchPartitions(map[string][]int32{ses.topic: {p}})
 	}
 	ses.svc.report(nil)
+}
+
+// advised hears what became of a commit in Kafka.
+func (ses *session) advised(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, err error) {
+	if err != nil {
+		ses.log.Debug("Kafka did not take the advisory commit", slog.Any("error", err))
+		return
+	}
+	failpoint.Hit(failpoint.AfterKafkaCommit)
 }
 
 func (ses *session) assigned(_ context.Context, _ *kgo.Client, m map[string][]int32) {
@@ -257,6 +269,9 @@ func (ses *session) poll(ctx context.Context) {
 			return
 		}
 		fetches.EachPartition(func(fp kgo.FetchTopicPartition) { ses.deliver(ctx, fp) })
+		if !fetches.Empty() {
+			failpoint.Hit(failpoint.AfterPoll)
+		}
 		ses.client.AllowRebalance()
 	}
 }

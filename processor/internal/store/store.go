@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
 const (
@@ -51,6 +52,7 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelGrace}
 	}
+	failpoint.Watch(&cfg.ConnConfig.Config)
 	if p.PasswordFile != "" {
 		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 			b, err := os.ReadFile(p.PasswordFile)

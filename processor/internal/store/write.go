@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
 // Event is a new event's row.
@@ -102,6 +103,7 @@ func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID,
 	if moved != 1 {
 		return ErrFenced
 	}
+	failpoint.Arm(t.tx.Conn().PgConn().Conn())
 	return nil
 }
 
