@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers smoke bench bench-ingress fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -37,6 +37,9 @@ test-real: ## run all tests on real Kafka, Postgres, S3 and the providers' SDKs;
 
 test-containers: ## run all tests on Kafka, Postgres and S3 in containers; needs a Docker engine
 	@CATCHMENT_TEST_REAL=1 CATCHMENT_TEST_CONTAINERS=1 $(MAKE) --no-print-directory test
+
+test-kill: ## kill the processor 20 times at each boundary between two steps, on the parts that the environment names
+	CATCHMENT_TEST_KILLS=20 go test -race -count=1 -v -timeout 30m -run TestR15 $(FLAGS) ./processor
 
 smoke: build ## run the shipped program from outside: up, send, wrong requests, kill -9, DuckDB on the archive
 	@PYTHON=$${PYTHON:-python3} bash scripts/smoke.sh bin/catchment

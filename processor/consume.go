@@ -72,6 +72,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	s.use(ses)
 	defer s.use(nil)
 	go ses.watchTopic(poll)
+	go ses.watchPositions(poll)
 	ses.poll(poll)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()

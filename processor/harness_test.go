@@ -39,7 +39,12 @@ type world struct {
 // newDatabase is a world without Kafka.
 func newDatabase(tb testing.TB, schema ...string) *world {
 	tb.Helper()
-	w := &world{t: tb, url: pgtest.New(tb)}
+	return newDatabaseAt(tb, pgtest.New(tb), schema...)
+}
+
+func newDatabaseAt(tb testing.TB, url string, schema ...string) *world {
+	tb.Helper()
+	w := &world{t: tb, url: url}
 	require.NoError(tb, Migrate(tb.Context(), w.url))
 	pool, err := pgxpool.New(tb.Context(), w.url)
 	require.NoError(tb, err)
@@ -59,7 +64,12 @@ func newDatabase(tb testing.TB, schema ...string) *world {
 
 func newWorld(tb testing.TB, partitions int, schema ...string) *world {
 	tb.Helper()
-	w := newDatabase(tb, schema...)
+	return newWorldAt(tb, pgtest.New(tb), partitions, schema...)
+}
+
+func newWorldAt(tb testing.TB, url string, partitions int, schema ...string) *world {
+	tb.Helper()
+	w := newDatabaseAt(tb, url, schema...)
 	w.kc = kafkatest.New(tb)
 	w.cfg.Kafka = w.kc.Config(w.kc.Topic(tb, partitions))
 	w.cl = w.kc.Client(tb, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.ProducerLinger(time.Millisecond))

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/pgtest"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
@@ -34,8 +35,7 @@ func TestR15KilledAtEveryStep(t *testing.T) {
 	t.Logf("seed %d", seed)
 	var wg sync.WaitGroup
 	for i, point := range failpoint.Points() { // beside each other: most of the time the group waits for the one that was killed
-		w := newTraffic(t, 4)
-		wg.Go(func() { killAt(w, program, point, kills, rand.New(rand.NewPCG(seed, uint64(i)))) })
+		wg.Go(func() { killAt(newTraffic(t, 4), program, point, kills, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 	wg.Wait()
 }
@@ -66,8 +66,13 @@ type traffic struct {
 
 func newTraffic(tb testing.TB, partitions int) *traffic {
 	tb.Helper()
+	return newTrafficAt(tb, pgtest.New(tb), partitions)
+}
+
+func newTrafficAt(tb testing.TB, url string, partitions int) *traffic {
+	tb.Helper()
 	w := &traffic{
-		world: newWorld(tb, partitions, append(append([]string{}, ledgerSchema...), ordersSchema...)...),
+		world: newWorldAt(tb, url, partitions, append(append([]string{}, ledgerSchema...), ordersSchema...)...),
 		sent:  map[string]*event.Delivery{}, rng: rand.New(rand.NewPCG(rand.Uint64(), 0)),
 	}
 	w.cfg.Processor.Batch = 10

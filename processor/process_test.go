@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
 )
 
 // process is the processor as a program of its own, which can be killed, stopped and started again.
@@ -183,4 +182,3 @@ func (p *process) metric(name string) float64 {
 	}
 	return sum
 }
-

@@ -408,6 +408,13 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	w.moved(pos)
 }
 
+// position is where the worker stands: what is below it is committed.
+func (w *worker) position() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next
+}
+
 // state tells how far the worker is: lag in records, time of the oldest record waiting, and what hinders it.
 func (w *worker) state() (lag int64, oldest time.Time, fault error) {
 	w.mu.Lock()

@@ -1,6 +1,7 @@
 package pgtest_test
 
 import (
+	"net/url"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -29,4 +30,27 @@ func TestDatabasesAreApart(t *testing.T) {
 	require.NoError(t, conn.Close(ctx))
 	require.Equal(t, 1, count(first, tables))
 	require.Zero(t, count(second, tables))
+}
+
+// A standby has what its primary had, and takes writes when it is promoted; a server that crashed comes back.
+func TestBreakable(t *testing.T) {
+	primary := pgtest.Breakable(t)
+	databaseURL := primary.Database("app")
+	run := func(databaseURL, statement string) (n int) {
+		conn, err := pgx.Connect(t.Context(), databaseURL)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close(t.Context())) }()
+		require.NoError(t, conn.QueryRow(t.Context(), statement).Scan(&n))
+		return n
+	}
+	u, err := url.Parse(databaseURL)
+	require.NoError(t, err)
+	standby := primary.Standby(u.Host, "standby")
+	require.Equal(t, 1, run(standby.Of("app"), "SELECT pg_is_in_recovery()::int"))
+	primary.Stop(pgtest.Immediate)
+	primary.Start()
+	require.Equal(t, 0, run(databaseURL, "SELECT pg_is_in_recovery()::int"))
+	primary.Stop(pgtest.Fast)
+	standby.Promote()
+	require.Equal(t, 0, run(standby.Of("app"), "SELECT pg_is_in_recovery()::int"))
 }

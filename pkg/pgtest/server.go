@@ -21,6 +21,9 @@ import (
 // localPrograms finds the folder of initdb: what PATH shows, or where distributions hide it.
 func localPrograms() (string, bool) {
 	if p, err := exec.LookPath("initdb"); err == nil {
+		if real, err := filepath.EvalSymlinks(p); err == nil {
+			p = real // beside which all the programs are
+		}
 		return filepath.Dir(p), true
 	}
 	for _, pattern := range []string{
@@ -45,54 +48,94 @@ var parameters = []string{
 // start makes a cluster in a temporary folder and runs a server on it, as another user when we are root. A guard
 // ends the server and removes the folder when this process ends.
 func start(bin string) (string, error) {
-	uid, gid, err := unprivileged()
+	c, err := newCluster(bin)
 	if err != nil {
 		return "", err
+	}
+	if err := c.initialise(); err != nil {
+		return "", err
+	}
+	if err := c.startAnywhere(); err != nil {
+		return "", err
+	}
+	return c.url(), nil
+}
+
+// cluster is a folder with the data of one server.
+type cluster struct {
+	bin, dir string
+	uid, gid int
+	port     int
+	more     []string // parameters besides those of all
+}
+
+// newCluster makes the folder. A guard ends the server that runs in it, and removes it, when this process ends.
+func newCluster(bin string) (*cluster, error) {
+	uid, gid, err := unprivileged()
+	if err != nil {
+		return nil, err
 	}
 	dir, err := serverDir(uid, gid)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := parts.Guard(`[ ! -s "$1/data/postmaster.pid" ] || kill -QUIT "$(head -1 "$1/data/postmaster.pid")"; `+
-		`i=0; while [ -e "$1/data/postmaster.pid" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done; rm -rf "$1"`, dir); err != nil {
-		return "", err
+	return &cluster{bin: bin, dir: dir, uid: uid, gid: gid},
+		parts.Guard(`[ ! -s "$1/data/postmaster.pid" ] || kill -QUIT "$(head -1 "$1/data/postmaster.pid")"; `+
+			`i=0; while [ -e "$1/data/postmaster.pid" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done; rm -rf "$1"`, dir)
+}
+
+func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
+
+func (c *cluster) url() string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", c.port)
+}
+
+// run runs one of Postgres' programs.
+func (c *cluster) run(program string, args ...string) error {
+	cmd := exec.Command(filepath.Join(c.bin, program), args...)
+	parts.As(cmd, c.uid, c.gid)
+	cmd.Dir = c.dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "HOME="+c.dir)
+	out, err := os.OpenFile(filepath.Join(c.dir, program+".log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	run := func(program string, args ...string) error {
-		cmd := exec.Command(filepath.Join(bin, program), args...)
-		parts.As(cmd, uid, gid)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "LC_ALL=C", "HOME="+dir)
-		out, err := os.OpenFile(filepath.Join(dir, program+".log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-		if err != nil {
+	defer func() { _ = out.Close() }()
+	cmd.Stdout, cmd.Stderr = out, out // a file: the server inherits it, and a pipe would never end
+	if err := cmd.Run(); err != nil {
+		said, _ := os.ReadFile(out.Name())
+		return fmt.Errorf("%s: %w\n%s", program, err, said)
+	}
+	return nil
+}
+
+func (c *cluster) initialise() error {
+	return c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+}
+
+// start runs the server on the cluster's port and waits until it takes connections.
+func (c *cluster) start() error {
+	options := "-p " + strconv.Itoa(c.port) + " -k '" + c.dir + "'"
+	for _, s := range append(append([]string{}, parameters...), c.more...) {
+		options += " -c '" + s + "'"
+	}
+	err := c.run("pg_ctl", "start", "-w", "-s", "-t", "60", "-D", c.data(), "-l", filepath.Join(c.dir, "log"), "-o", options)
+	if err != nil {
+		said, _ := os.ReadFile(filepath.Join(c.dir, "log"))
+		return fmt.Errorf("%w\n%s", err, said[max(0, len(said)-2000):])
+	}
+	return nil
+}
+
+// startAnywhere starts the server on a free port.
+func (c *cluster) startAnywhere() error {
+	for attempt := 0; ; attempt++ {
+		var err error
+		if c.port, err = parts.FreePort(); err != nil {
 			return err
 		}
-		defer func() { _ = out.Close() }()
-		cmd.Stdout, cmd.Stderr = out, out // a file: the server inherits it, and a pipe would never end
-		if err := cmd.Run(); err != nil {
-			said, _ := os.ReadFile(out.Name())
-			return fmt.Errorf("%s: %w\n%s", program, err, said)
-		}
-		return nil
-	}
-	data := filepath.Join(dir, "data")
-	if err := run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
-		return "", err
-	}
-	for attempt := 0; ; attempt++ {
-		port, err := parts.FreePort()
-		if err != nil {
-			return "", err
-		}
-		options := "-p " + strconv.Itoa(port) + " -k '" + dir + "'"
-		for _, s := range parameters {
-			options += " -c " + s
-		}
-		err = run("pg_ctl", "start", "-w", "-s", "-t", "60", "-D", data, "-l", filepath.Join(dir, "log"), "-o", options)
-		if err == nil {
-			return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port), nil
-		}
-		if said, _ := os.ReadFile(filepath.Join(dir, "log")); attempt == 3 || !strings.Contains(string(said), "in use") {
-			return "", fmt.Errorf("%w\n%s", err, said)
+		if err = c.start(); err == nil || attempt == 3 || !strings.Contains(err.Error(), "in use") {
+			return err
 		}
 	}
 }
@@ -136,6 +179,14 @@ func unprivileged() (uid, gid int, err error) {
 // startEmbedded lets the library fetch and unpack the programs, and then starts them as start does: the library
 // itself cannot start a server as root.
 func startEmbedded() (string, error) {
+	bin, err := embeddedPrograms()
+	if err != nil {
+		return "", err
+	}
+	return start(bin)
+}
+
+func embeddedPrograms() (string, error) {
 	uid, gid, err := unprivileged()
 	if err != nil {
 		return "", err
@@ -170,7 +221,7 @@ func startEmbedded() (string, error) {
 	if err := readable(filepath.Join(dir, "programs"), uid, gid); err != nil {
 		return "", err
 	}
-	return start(bin)
+	return bin, nil
 }
 
 // readable gives the unpacked programs to the server's user.

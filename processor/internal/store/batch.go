@@ -164,16 +164,43 @@ func (s *Store) evict(ctx context.Context, pid int32) {
 		WHERE pid = ANY(pg_blocking_pids($1)) AND application_name = current_setting('application_name')`, pid)
 }
 
-// Progress reads a partition's position and owner, after any transaction on it has ended.
+// Progress reads a partition's position and owner, after any transaction on it has ended. It takes its lock back by
+// ROLLBACK: a COMMIT would wait for a synchronous standby.
 func (s *Store) Progress(ctx context.Context, p Partition) (Position, uuid.UUID, error) {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return Position{}, uuid.UUID{}, &OwnError{"read position", err}
+	}
+	defer (&Tx{tx: tx}).Rollback(ctx)
 	var pos Position
 	var owner uuid.UUID
-	err := s.pool.QueryRow(ctx, `SELECT next_offset, leader_epoch, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`,
+	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`,
 		p.TopicID, p.Partition).Scan(&pos.Next, &pos.LeaderEpoch, &owner)
 	if err != nil {
 		return Position{}, uuid.UUID{}, &OwnError{"read position", err}
 	}
 	return pos, owner, nil
+}
+
+// Held is a stored position and whose it is.
+type Held struct {
+	Next  int64
+	Owner uuid.UUID
+}
+
+// Positions reads the positions of a topic's partitions, as they were committed last.
+func (s *Store) Positions(ctx context.Context, topicID [16]byte) (map[int32]Held, error) {
+	rows, err := s.pool.Query(ctx, `SELECT partition, next_offset, owner FROM catchment.progress WHERE topic_id = $1`, topicID)
+	if err != nil {
+		return nil, &OwnError{"read positions", err}
+	}
+	held := map[int32]Held{}
+	var p int32
+	var h Held
+	if _, err := pgx.ForEachRow(rows, []any{&p, &h.Next, &h.Owner}, func() error { held[p] = h; return nil }); err != nil {
+		return nil, &OwnError{"read positions", err}
+	}
+	return held, nil
 }
 
 // Enter locks the partition's position, checks owner and position, and stores the identities, which must be sorted

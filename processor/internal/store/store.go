@@ -27,6 +27,8 @@ const (
 	ownTimeout     = 30 * time.Second // statement_timeout of our own statements
 )
 
+const readOnly = "25006"
+
 // Store is a pool of connections. It is safe for concurrent use.
 type Store struct{ pool *pgxpool.Pool }
 
@@ -51,6 +53,11 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 	}
 	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelGrace}
+	}
+	onError := cfg.ConnConfig.OnPgError
+	cfg.ConnConfig.OnPgError = func(c *pgconn.PgConn, e *pgconn.PgError) bool {
+		// A session that may only read stays so, also when the address leads to another server now: a new one finds it.
+		return e.Code != readOnly && onError(c, e)
 	}
 	failpoint.Watch(&cfg.ConnConfig.Config)
 	if p.PasswordFile != "" {
@@ -111,7 +118,7 @@ func Classify(err error) Class {
 		return Transient
 	}
 	switch pe.Code {
-	case "40001", "40P01", "40003", "55P03", "55006", "25006", "25P03", "25P04":
+	case "40001", "40P01", "40003", "55P03", "55006", readOnly, "25P03", "25P04":
 		return Transient
 	case "23503", "57014":
 		return Retryable

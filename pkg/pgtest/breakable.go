@@ -1,0 +1,120 @@
+package pgtest
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/catchment-dev/catchment/pkg/internal/parts"
+)
+
+// Server is a Postgres of one test's own, which it may stop, and give a standby.
+type Server struct {
+	URL string // of the database postgres, by TCP
+
+	t testing.TB
+	c *cluster
+}
+
+// How a server ends.
+const (
+	Fast      = "fast"      // it ends its sessions and writes all to disk
+	Immediate = "immediate" // as in a crash: what was not committed is gone, and it recovers when it starts
+)
+
+// Breakable starts a server that this test has alone, with these parameters (NAME=VALUE), until the test ends. Where
+// the environment names a server of other tests, its programs are those of this machine.
+func Breakable(t testing.TB, parameters ...string) *Server {
+	t.Helper()
+	bin, ok := localPrograms()
+	if os.Getenv(EnvFetch) == "embedded" || !ok {
+		var err error
+		if bin, err = embeddedPrograms(); err != nil {
+			t.Fatalf("pgtest: %v", err)
+		}
+	}
+	s := newServer(t, bin, parameters)
+	s.must(s.c.initialise())
+	s.must(s.c.startAnywhere())
+	s.URL = s.c.url()
+	parts.Report("postgres", "breakable "+filepath.Dir(bin))
+	return s
+}
+
+func newServer(t testing.TB, bin string, parameters []string) *Server {
+	t.Helper()
+	c, err := newCluster(bin)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	c.more = parameters
+	t.Cleanup(func() {
+		_ = c.run("pg_ctl", "stop", "-s", "-m", Immediate, "-D", c.data())
+		_ = os.RemoveAll(c.dir)
+	})
+	return &Server{t: t, c: c}
+}
+
+func (s *Server) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatalf("pgtest: %v", err)
+	}
+}
+
+// Stop ends the server: Fast or Immediate.
+func (s *Server) Stop(mode string) {
+	s.t.Helper()
+	s.must(s.c.run("pg_ctl", "stop", "-w", "-s", "-t", "60", "-m", mode, "-D", s.c.data()))
+}
+
+// Start starts the server again, on its port, and waits until it takes connections.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.must(s.c.start())
+}
+
+// Standby makes a copy of the server and runs it as its hot standby, which gets what happens since from the given
+// address (host:port), so that a test can stand between the two. name is its application_name.
+func (s *Server) Standby(from, name string) *Server {
+	s.t.Helper()
+	host, port, err := net.SplitHostPort(from)
+	s.must(err)
+	standby := newServer(s.t, s.c.bin, []string{"primary_conninfo=host=" + host + " port=" + port + " user=postgres application_name=" + name})
+	s.must(standby.c.run("pg_basebackup", "-D", standby.c.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.c.port), "-U", "postgres",
+		"-X", "stream", "-c", "fast", "-R", "--no-sync"))
+	s.must(standby.c.startAnywhere())
+	standby.URL = standby.c.url()
+	return standby
+}
+
+// Promote makes a standby take writes, and waits until it does.
+func (s *Server) Promote() {
+	s.t.Helper()
+	s.must(s.c.run("pg_ctl", "promote", "-w", "-s", "-t", "60", "-D", s.c.data()))
+}
+
+// Exec runs a statement on the database postgres.
+func (s *Server) Exec(statement string) {
+	s.t.Helper()
+	s.must(execute(s.URL, statement))
+}
+
+// Database makes a database and returns its URL.
+func (s *Server) Database(name string) string {
+	s.t.Helper()
+	s.Exec("CREATE DATABASE " + name)
+	return s.Of(name)
+}
+
+// Of returns the URL of a database on this server.
+func (s *Server) Of(name string) string {
+	s.t.Helper()
+	u, err := url.Parse(s.URL)
+	s.must(err)
+	u.Path = "/" + name
+	return u.String()
+}
