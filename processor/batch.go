@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,10 +34,10 @@ const (
 const (
 	reasonUndecodable  = "undecodable"        // the record is no delivery
 	reasonUnsplittable = "unsplittable"       // the delivery carries several events, and cannot be taken apart
-	reasonUnstorable  = "unstorable"         // Postgres refused the event's own row
-	reasonExpression  = "expression"         // an expression of the operation failed
-	reasonRefused     = "refused"            // Postgres refused the operation's data for good
-	reasonExhausted   = "attempts exhausted" // the last of max_attempts failed
+	reasonUnstorable   = "unstorable"         // Postgres refused the event's own row
+	reasonExpression   = "expression"         // an expression of the operation failed
+	reasonRefused      = "refused"            // Postgres refused the operation's data for good
+	reasonExhausted    = "attempts exhausted" // the last of max_attempts failed
 )
 
 // item is one event of a batch's records, or a record that holds none. The items of a record follow each other.
@@ -52,14 +53,18 @@ type item struct {
 
 func (it *item) key() store.Key { return store.Key{Source: it.ev.Source, ID: it.ev.ID} }
 
-// errCareful asks for the batch to be run again, each operation in a savepoint of its own.
-var errCareful = errors.New("an operation failed: run with savepoints")
+// errDeferred asks for the batch to be run again, with the deferred constraints checked after each operation.
+var errDeferred = errors.New("a deferred constraint failed")
+
+// errSuspect asks for the operations to be run again, with one that did not touch the rows it must on its own.
+var errSuspect = errors.New("an operation does not do what it must")
 
 // summary is what a committed batch did, for the metrics.
 type summary struct {
 	events     map[[2]string]int // source, outcome
 	operations map[[2]string]int // operation, outcome
 	whenErrors map[string]int    // operation
+	failures   int               // attempts whose SQL failed
 }
 
 func newSummary() *summary {
@@ -73,7 +78,8 @@ type batch struct {
 	owner    uuid.UUID
 	expected int64
 	items    []item
-	careful  bool
+	apart    bool // each operation in a savepoint, from the start
+	deferred bool // … and with the deferred constraints checked after each
 
 	tx     *store.Tx
 	writes store.Writes
@@ -120,7 +126,7 @@ func (b *batch) commit(ctx context.Context) error {
 	failpoint.Hit(failpoint.BeforeCommit)
 	if err := tx.Commit(ctx); err != nil {
 		if !errors.Is(err, store.ErrUnknown) && store.Classify(err) != store.Transient {
-			return fmt.Errorf("%w: %w", errCareful, err)
+			return fmt.Errorf("%w: %w", errDeferred, err)
 		}
 		return err
 	}
@@ -240,25 +246,38 @@ func (b *batch) matches(op *operation, it *item, in *expr.Input) bool {
 	return ok && err == nil
 }
 
-// run makes the attempts: all at once, or one by one after a failure.
+// run makes the attempts: all together, and after a failure each in a savepoint.
 func (b *batch) run(ctx context.Context) error {
 	newest, err := lockGuards(ctx, b.tx, b.plans)
-	if err != nil {
+	if err != nil || len(b.plans) == 0 {
 		return err
 	}
-	written := map[store.Guard]store.Newest{}
-	if b.careful {
-		for _, a := range b.plans {
-			if err := b.try(ctx, a, newest, written); err != nil {
-				return err
-			}
+	if err := b.tx.Mark(ctx); err != nil {
+		return err
+	}
+	r := &walk{held: newest}
+	if !b.apart {
+		if ok, err := b.together(ctx, r); ok || err != nil {
+			return err
 		}
-	} else if err := b.runAll(ctx, newest, written); err != nil {
-		return err
+		if err := b.tx.Back(ctx); err != nil {
+			return err
+		}
 	}
-	b.writes.Newest = written
-	return nil
+	for try := 1; ; try++ {
+		err := b.oneByOne(ctx, r, try > maxSuspects)
+		if !errors.Is(err, errSuspect) {
+			return err
+		}
+		if err := b.tx.Back(ctx); err != nil {
+			return err
+		}
+	}
 }
+
+// maxSuspects is how often the operations run again because of one that is to be run on its own, before all that might
+// be are.
+const maxSuspects = 3
 
 // lockGuards locks what the attempts would write.
 func lockGuards(ctx context.Context, tx *store.Tx, plans []*attempt) (map[store.Guard]store.Newest, error) {
@@ -274,56 +293,170 @@ func lockGuards(ctx context.Context, tx *store.Tx, plans []*attempt) (map[store.
 	return tx.Guards(ctx, store.SortedGuards(want))
 }
 
-func (b *batch) runAll(ctx context.Context, newest, written map[store.Guard]store.Newest) error {
+// walk is one way through a batch's attempts: what it would write to the guards, and what became of the attempts. It is
+// kept when none of it has to be taken back.
+type walk struct {
+	held    map[store.Guard]store.Newest // as locked
+	newest  map[store.Guard]store.Newest // with what the walk has written
+	written map[store.Guard]store.Newest
+	settled []*settlement
+}
+
+func (r *walk) begin() {
+	r.newest, r.written, r.settled = maps.Clone(r.held), map[store.Guard]store.Newest{}, nil
+}
+
+// settle notes an attempt's outcome: effect and no error: succeeded; neither: superseded.
+func (b *batch) settle(r *walk, a *attempt, effect *store.Effect, err error) {
+	if err == nil && effect != nil {
+		note(a, r.newest, r.written)
+	}
+	r.settled = append(r.settled, judge(a, effect, err, b.eng.now()))
+}
+
+// keep makes the walk the batch's.
+func (b *batch) keep(r *walk) {
+	b.writes.Newest = r.written
+	for _, s := range r.settled {
+		s.appendTo(&b.writes)
+		b.sum.operations[[2]string{s.result.Operation, s.result.Outcome}]++
+		if s.failed {
+			b.sum.failures++
+		}
+		b.states[s.result.Key] = worse(b.states[s.result.Key], s.result.Outcome)
+	}
+}
+
+// together makes all attempts in one round trip. false: one of them failed.
+func (b *batch) together(ctx context.Context, r *walk) (bool, error) {
+	r.begin()
 	var calls []store.Call
 	var called []*attempt
+	written := maps.Clone(r.held) // as if all succeed
 	for _, a := range b.plans {
-		if !admit(a, newest) {
-			b.settle(a, nil, a.err)
+		if ok, err := admit(a, written); !ok {
+			b.settle(r, a, nil, err)
 			continue
 		}
-		note(a, newest, written)
+		if a.guarded() {
+			written[a.target()] = a.newest()
+		}
 		calls, called = append(calls, a.call), append(called, a)
 	}
 	if len(calls) == 0 {
-		return nil
+		b.keep(r)
+		return true, nil
 	}
 	effects, err := b.tx.Run(ctx, calls)
-	if err != nil {
-		return b.blame(ctx, err)
-	}
-	for i, a := range called {
-		if err := a.accept(effects[i]); err != nil {
-			return errCareful
+	fine := err == nil
+	for i := range effects {
+		if called[i].accept(effects[i]) != nil {
+			called[i].suspect, fine = true, false
+		} else if err == nil {
+			b.settle(r, called[i], &effects[i], nil)
 		}
-		b.settle(a, &effects[i], nil)
 	}
+	if err != nil && (!isOwn(err) || ctx.Err() != nil) {
+		return false, err
+	}
+	var ce *store.CallError
+	if errors.As(err, &ce) && ce.Call >= 0 && !slices.ContainsFunc(called[:ce.Call], func(a *attempt) bool { return a.suspect }) {
+		called[ce.Call].failure, called[ce.Call].took = err, ce.Took // a timeout is not waited for again
+	}
+	if fine {
+		b.keep(r)
+	}
+	return fine, nil
+}
+
+// oneByOne makes the attempts each in a savepoint, and as many as possible in one round trip. alone: those of which rows
+// are expected are made on their own.
+func (b *batch) oneByOne(ctx context.Context, r *walk, alone bool) error {
+	r.begin()
+	var next []*attempt
+	flush := func() error {
+		err := b.several(ctx, r, next)
+		next = next[:0]
+		return err
+	}
+	for _, a := range b.plans {
+		single := a.suspect || alone && a.op.spec.ExpectRows != "any"
+		if single || dependsOn(a, next) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		ok, err := admit(a, r.newest)
+		switch {
+		case !ok:
+			b.settle(r, a, nil, err)
+		case a.failure != nil:
+			b.settle(r, a, nil, a.failure)
+		case single:
+			err = b.single(ctx, r, a)
+			if err != nil {
+				return err
+			}
+		default:
+			next = append(next, a)
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	b.keep(r)
 	return nil
 }
 
-// blame turns an operation's own error into errCareful.
-func (b *batch) blame(ctx context.Context, err error) error {
-	var ce *store.CallError
-	if errors.As(err, &ce) && store.Classify(err) != store.Transient && ctx.Err() == nil {
-		return errCareful
-	}
-	return err
+// dependsOn says whether what a may do depends on what becomes of the attempts before it. For a guard it does not where
+// all versions have one shape: they come in their order, so that none of them is older than those that were written.
+func dependsOn(a *attempt, before []*attempt) bool {
+	return a.guarded() && slices.ContainsFunc(before, func(o *attempt) bool {
+		return o.guarded() && o.target() == a.target() && !expr.SameShape(o.version.Key, a.version.Key)
+	})
 }
 
-func (b *batch) try(ctx context.Context, a *attempt, newest, written map[store.Guard]store.Newest) error {
-	if !admit(a, newest) {
-		b.settle(a, nil, a.err)
+// several makes attempts in one round trip, each in a savepoint.
+func (b *batch) several(ctx context.Context, r *walk, attempts []*attempt) error {
+	if len(attempts) == 0 {
 		return nil
 	}
-	effect, err := tryOne(ctx, b.tx, a)
-	if isOwn(err) {
-		b.settle(a, nil, err)
-		err = nil
-	} else if err == nil {
-		note(a, newest, written)
-		b.settle(a, &effect, nil)
+	calls := make([]store.Call, len(attempts))
+	for i, a := range attempts {
+		calls[i] = a.call
 	}
-	return err
+	outcomes, err := b.tx.RunApart(ctx, calls, b.deferred)
+	if err != nil {
+		return err
+	}
+	var again error
+	for i, a := range attempts {
+		o := &outcomes[i]
+		switch {
+		case o.Err != nil:
+			a.took = o.Effect.Took
+			b.settle(r, a, nil, o.Err)
+		case a.accept(o.Effect) != nil:
+			a.suspect, again = true, errSuspect
+		default:
+			b.settle(r, a, &o.Effect, nil)
+		}
+	}
+	return again
+}
+
+// single makes one attempt on its own.
+func (b *batch) single(ctx context.Context, r *walk, a *attempt) error {
+	effect, err := tryOne(ctx, b.tx, a)
+	switch {
+	case err == nil:
+		b.settle(r, a, &effect, nil)
+	case isOwn(err) && ctx.Err() == nil:
+		b.settle(r, a, nil, err)
+	default:
+		return err
+	}
+	return nil
 }
 
 // tryOne makes an attempt in a savepoint.
@@ -341,44 +474,37 @@ func isOwn(err error) bool {
 }
 
 // admit says whether an attempt may write: its version is not older than the newest. Where the two cannot be compared,
-// that is the attempt's error.
-func admit(a *attempt, newest map[store.Guard]store.Newest) bool {
+// or an expression failed, that is the attempt's error.
+func admit(a *attempt, newest map[store.Guard]store.Newest) (bool, error) {
 	if a.held != "" {
-		return false
+		return false, nil
 	}
 	if !a.guarded() {
-		return a.err == nil
+		return a.err == nil, a.err
 	}
 	held := newest[a.target()]
 	if len(held.Version) > 0 && !expr.SameShape(a.version.Key, held.Version) {
-		a.err = a.op.wrap("version", fmt.Errorf("%s: the version is %s, the stored one is %s",
-			a.op.version, expr.Shape(a.version.Key), expr.Shape(held.Version)))
-		return false
+		return false, &shapeError{a.op.wrap("version", fmt.Errorf("%s: the version is %s, the stored one is %s",
+			a.op.version, expr.Shape(a.version.Key), expr.Shape(held.Version)))}
 	}
-	return !a.newest().Less(held)
+	return !a.newest().Less(held), nil
 }
 
 func note(a *attempt, newest, written map[store.Guard]store.Newest) {
 	if a.guarded() {
-		newest[a.target()] = a.newest()
-		written[a.target()] = a.newest()
+		newest[a.target()], written[a.target()] = a.newest(), a.newest()
 	}
 }
 
-// settle records an attempt's outcome: effect and no error: succeeded; neither: superseded.
-func (b *batch) settle(a *attempt, effect *store.Effect, err error) {
-	s := judge(a, effect, err, b.eng.now())
-	s.appendTo(&b.writes)
-	b.sum.operations[[2]string{a.op.spec.Name, s.result.Outcome}]++
-	k := a.key()
-	b.states[k] = worse(b.states[k], s.result.Outcome)
-}
+// shapeError says that a version cannot be compared with the stored one.
+type shapeError struct{ error }
 
 // settlement is all that follows from an attempt.
 type settlement struct {
 	result store.Result
 	retry  *store.Retry
 	letter *store.DeadLetter
+	failed bool // the SQL did
 }
 
 func (s *settlement) appendTo(w *store.Writes) {
@@ -405,6 +531,7 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 		s.retry = &store.Retry{Key: a.key(), Operation: a.op.spec.Name, Attempt: 1, FirstFailed: now, Error: a.held}
 	case err != nil:
 		s.result.Started, s.result.Took = now.Add(-a.took), a.took
+		s.failed = isOwn(err)
 		s.fail(a, err, now)
 	case effect != nil:
 		s.result.Outcome = succeeded
@@ -414,8 +541,9 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 
 func (s *settlement) fail(a *attempt, err error, now time.Time) {
 	msg, reason := store.Message(err), ""
+	var shape *shapeError
 	switch {
-	case a.err != nil:
+	case a.err != nil, errors.As(err, &shape):
 		reason = reasonExpression
 	case store.Classify(err) == store.Poison:
 		reason = reasonRefused

@@ -247,6 +247,8 @@ type attempt struct {
 	place   int           // of the event in its batch
 	odd     bool          // the version has another shape than the first of its entity in the batch
 	took    time.Duration // of an attempt in a savepoint
+	failure error         // of its SQL, when all attempts were made together: it stands, as all before it succeeded
+	suspect bool          // expect_rows was not met: to be made on its own
 }
 
 func input(ev *event.Event) *expr.Input {

@@ -12,6 +12,9 @@ import (
 // taskTime is after how long no further task of a transaction is begun, so that it does not hold its locks for long.
 const taskTime = time.Second
 
+// errCareful asks for tasks to be performed again, each in a savepoint of its own.
+var errCareful = errors.New("an operation failed: run with savepoints")
+
 // task is an attempt that is made outside of a batch: a retry, or one that somebody asked for.
 type task struct {
 	op     *operation
@@ -70,8 +73,8 @@ type round struct {
 }
 
 func (r *round) one(ctx context.Context, t *task, a *attempt) error {
-	if !admit(a, r.newest) {
-		r.settle(t, a, nil, a.err)
+	if ok, err := admit(a, r.newest); !ok {
+		r.settle(t, a, nil, err)
 		return nil
 	}
 	effect, err := tryOne(ctx, r.tx, a)
@@ -91,8 +94,8 @@ func (r *round) all(ctx context.Context, tasks []*task, plans []*attempt) error 
 	var calls []store.Call
 	var called []int
 	for i, a := range plans {
-		if !admit(a, r.newest) {
-			r.settle(tasks[i], a, nil, a.err)
+		if ok, err := admit(a, r.newest); !ok {
+			r.settle(tasks[i], a, nil, err)
 			continue
 		}
 		note(a, r.newest, r.writes.Newest)

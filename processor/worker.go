@@ -72,6 +72,7 @@ type worker struct {
 	err   error // why it stopped by itself; valid after done
 	size  int   // events of the next batch at most; a record is not divided
 	slow  uint  // how often the time for a record alone is doubled, since it was too short
+	apart bool  // an operation failed in the last batch: the next one begins with savepoints
 }
 
 func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
@@ -250,26 +251,28 @@ func (w *worker) check(records []*kgo.Record) (stale int, err error) {
 // again, in place, for as long as only the database or the way to it is to blame.
 func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 	var items []item
-	pause, careful := firstPause, false
+	pause, deferred := firstPause, false
 	for len(items)+len(records) > 0 && !w.stopping() {
 		for len(items) < w.size && len(records) > 0 {
 			items = append(items, w.eng.reader.read(w.part, records[0])...)
 			records = records[1:]
 		}
 		n := whole(items, w.size)
-		b := &batch{eng: w.eng, part: w.part, owner: w.owner, expected: w.next, items: items[:n], careful: careful}
+		b := &batch{eng: w.eng, part: w.part, owner: w.owner, expected: w.next, items: items[:n], apart: w.apart || deferred, deferred: deferred}
 		began := time.Now()
 		err := w.once(ctx, b)
 		if err == nil {
 			items = items[n:]
 			w.committed(b, time.Since(began))
-			pause, careful = firstPause, false
+			pause, deferred = firstPause, false
 			continue
 		}
-		if careful, err = w.react(ctx, b, err); err != nil {
+		deferred = deferred || errors.Is(err, errDeferred)
+		again, err := w.react(ctx, b, err)
+		if err != nil {
 			return err
 		}
-		if careful {
+		if again {
 			continue
 		}
 		if err := w.rest(ctx, &pause); err != nil {
@@ -329,8 +332,12 @@ func (w *worker) resolve(ctx context.Context, b *batch, cause error) error {
 	}
 }
 
-// react decides what follows from a failed try: again with savepoints, again after a pause, or, with an error, the end.
-func (w *worker) react(ctx context.Context, b *batch, err error) (careful bool, end error) {
+// deferredBatch bounds the batches in which deferred constraints are checked after each operation: each check looks at
+// all that was written before.
+const deferredBatch = 64
+
+// react decides what follows from a failed try: again at once, again after a pause, or, with an error, the end.
+func (w *worker) react(ctx context.Context, b *batch, err error) (again bool, end error) {
 	var own *store.OwnError
 	switch {
 	case ctx.Err() != nil:
@@ -338,7 +345,8 @@ func (w *worker) react(ctx context.Context, b *batch, err error) (careful bool, 
 	case errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrMoved):
 		w.eng.metrics.fenced.Inc()
 		return false, err
-	case errors.Is(err, errCareful) && !b.careful:
+	case errors.Is(err, errDeferred) && !b.deferred:
+		w.size = min(w.size, deferredBatch)
 		return true, nil
 	case errors.As(err, &own) && store.Classify(err) == store.Poison:
 		w.refused(b, err)
@@ -401,6 +409,7 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	w.fault = nil
 	w.mu.Unlock()
 	w.size, w.slow = min(w.eng.batch, max(2*w.size, 1)), 0
+	w.apart = b.sum.failures > 0
 	if healed {
 		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
 	}

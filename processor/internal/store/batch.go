@@ -77,6 +77,7 @@ type Identity struct {
 type Tx struct {
 	tx      pgx.Tx
 	timeout time.Duration // current statement_timeout
+	marked  bool          // the savepoint before the operations is there
 }
 
 // Begin starts a transaction. statement bounds each of our own statements, idle the time in which the server hears

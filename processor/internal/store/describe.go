@@ -70,7 +70,7 @@ func (s *Store) Describe(ctx context.Context, st *Statement) error {
 	if err != nil {
 		return err
 	}
-	st.Kinds = kinds
+	st.Kinds, st.oids = kinds, sd.ParamOIDs
 	return nil
 }
 

@@ -37,17 +37,41 @@ type Effect struct {
 }
 
 // CallError is an error of the calls' own SQL.
-type CallError struct{ Err error }
+type CallError struct {
+	Err  error
+	Call int // its index, where several were made; -1: not known
+	Took time.Duration
+}
 
 func (e *CallError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *CallError) Unwrap() error { return e.Err }
 
-// Run makes all calls in one round trip. After an error, *CallError, the transaction is void.
+const (
+	markOperations    = `SAVEPOINT operations`
+	backToOperations  = `ROLLBACK TO SAVEPOINT operations`
+	releaseOperations = `RELEASE SAVEPOINT operations`
+)
+
+// Mark makes the savepoint to which Back returns.
+func (t *Tx) Mark(ctx context.Context) error {
+	t.marked = true
+	return t.own(ctx, markOperations)
+}
+
+// Back takes back what the operations did since Mark.
+func (t *Tx) Back(ctx context.Context) error {
+	t.timeout = -1 // the savepoint takes the setting back
+	return t.own(ctx, backToOperations)
+}
+
+// Run makes all calls in one round trip. After an error, *CallError, nothing has an effect before Back or the end of the
+// transaction; the effects of the calls before the one that failed are returned for what they say.
 func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 	effects := make([]Effect, len(calls))
 	b := &pgx.Batch{}
+	reached, began := 0, false
 	mark := time.Now() // end of the previous call
 	done := func(i int) {
 		now := time.Now()
@@ -59,16 +83,27 @@ func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 		for j, st := range c.Statements {
 			last := j == len(c.Statements)-1
 			b.Queue(st.SQL, c.Args[j]...).Fn = func(br pgx.BatchResults) error {
+				began = true
 				err := t.read(br, last, &effects[i])
 				if last {
 					done(i)
+				}
+				if last && err == nil {
+					reached = i + 1
 				}
 				return err
 			}
 		}
 	}
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
-		return nil, t.callError(ctx, err)
+		if !began { // a statement was not prepared, or an argument not encoded
+			reached = -1
+		}
+		err = t.callError(ctx, err, reached)
+		if ce := (*CallError)(nil); errors.As(err, &ce) {
+			ce.Took = max(time.Since(mark), time.Microsecond)
+		}
+		return effects[:max(reached, 0)], err
 	}
 	return effects, nil
 }
@@ -86,6 +121,11 @@ func (t *Tx) read(br pgx.BatchResults, last bool, e *Effect) error {
 	if err != nil {
 		return err
 	}
+	return readRows(t.tx.Conn().TypeMap(), rows, last, e)
+}
+
+// readRows reads the rows of a statement, and keeps them where it is the call's last.
+func readRows(types *pgtype.Map, rows pgx.Rows, last bool, e *Effect) error {
 	defer rows.Close()
 	fields := rows.FieldDescriptions()
 	var out [][]byte
@@ -94,7 +134,7 @@ func (t *Tx) read(br pgx.BatchResults, last bool, e *Effect) error {
 		if !last || len(out) == maxReturnedRows || size > maxReturnedBytes {
 			continue
 		}
-		o := object(t.tx.Conn().TypeMap(), fields, rows.RawValues())
+		o := object(types, fields, rows.RawValues())
 		if size += len(o); size <= maxReturnedBytes {
 			out = append(out, o)
 		}
@@ -199,7 +239,7 @@ func (t *Tx) checkDeferred(ctx context.Context) error {
 		return err
 	}
 	if _, err := t.tx.Exec(ctx, `SET CONSTRAINTS ALL IMMEDIATE`); err != nil {
-		return t.callError(ctx, err)
+		return t.callError(ctx, err, 0)
 	}
 	return t.own(ctx, `ROLLBACK TO SAVEPOINT deferred`)
 }
@@ -213,13 +253,13 @@ func (t *Tx) own(ctx context.Context, sql string) error {
 }
 
 // callError blames the call for an error of the server, and for one that pgx made without the server.
-func (t *Tx) callError(ctx context.Context, err error) error {
+func (t *Tx) callError(ctx context.Context, err error, call int) error {
 	var pe *pgconn.PgError
 	switch {
 	case errors.As(err, &pe):
-		return &CallError{Err: err}
+		return &CallError{Err: err, Call: call}
 	case ctx.Err() == nil && !t.tx.Conn().IsClosed():
-		return &CallError{Err: &fault{err, Poison}}
+		return &CallError{Err: &fault{err, Poison}, Call: -1}
 	}
 	return &OwnError{"run operations", err}
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"unicode"
@@ -15,6 +17,8 @@ type Statement struct {
 	SQL    string   // as Postgres gets it
 	Params []string // name of $1, $2, …
 	Kinds  []expr.Kind
+	name   string   // under which it is prepared
+	oids   []uint32 // types of the parameters, once Describe has asked
 	shifts []shift
 }
 
@@ -29,6 +33,8 @@ func Parse(source string, known func(name string) bool) *Statement {
 		p.step()
 	}
 	p.st.SQL = p.out.String()
+	sum := sha256.Sum256([]byte(p.st.SQL))
+	p.st.name = "catchment_" + hex.EncodeToString(sum[:16])
 	return p.st
 }
 

@@ -118,7 +118,7 @@ func Classify(err error) Class {
 		return Transient
 	}
 	switch pe.Code {
-	case "40001", "40P01", "40003", "55P03", "55006", readOnly, "25P03", "25P04":
+	case "26000", "40001", "40P01", "40003", "55P03", "55006", readOnly, "25P03", "25P04":
 		return Transient
 	case "23503", "57014":
 		return Retryable

@@ -108,6 +108,10 @@ func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID,
 }
 
 func (w *Writes) queue(t *Tx, b *pgx.Batch) {
+	if t.marked { // our own writes belong to the transaction that locked their rows, not to the savepoint's
+		b.Queue(releaseOperations)
+		t.marked = false
+	}
 	t.setTimeout(b, ownTimeout)
 	if len(w.Events) > 0 {
 		queueEvents(b, w.Events)
