@@ -65,10 +65,13 @@ type summary struct {
 	operations map[[2]string]int // operation, outcome
 	whenErrors map[string]int    // operation
 	failures   int               // attempts whose SQL failed
+	signs      map[*operation][]sign
+	messages   map[*operation]string // of the last refusal
 }
 
 func newSummary() *summary {
-	return &summary{events: map[[2]string]int{}, operations: map[[2]string]int{}, whenErrors: map[string]int{}}
+	return &summary{events: map[[2]string]int{}, operations: map[[2]string]int{}, whenErrors: map[string]int{},
+		signs: map[*operation][]sign{}, messages: map[*operation]string{}}
 }
 
 // batch is one transaction's work.
@@ -202,8 +205,10 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 			if !op.wants(it.ev.Source, it.ev.Type) || !b.matches(op, it, in) {
 				continue
 			}
-			a := op.deferral(it.ev, heldByPause)
-			if !b.eng.isPaused(op.spec.Name) {
+			var a *attempt
+			if why := b.eng.holds(op); why != "" {
+				a = op.deferral(it.ev, why)
+			} else {
 				a = op.plan(it.ev, in, 1)
 			}
 			a.place = i
@@ -314,13 +319,40 @@ func (b *batch) settle(r *walk, a *attempt, effect *store.Effect, err error) {
 	r.settled = append(r.settled, judge(a, effect, err, b.eng.now()))
 }
 
+// openCircuits lets those wait that failed after their operation's circuit had opened, as if they had not been made.
+func (b *batch) openCircuits(r *walk) {
+	runs := map[*operation]int{}
+	for i, s := range r.settled {
+		op := s.attempt.op
+		run, ok := runs[op]
+		if !ok {
+			run = op.circuit.refusals()
+		}
+		switch s.sign {
+		case refused:
+			if run >= circuitOpens {
+				r.settled[i] = judge(op.deferral(s.attempt.ev, heldByCircuit), nil, nil, b.eng.now())
+			} else {
+				b.sum.messages[op] = s.result.Error
+			}
+			run++
+		case worked, accepted:
+			run = 0
+		case noSign:
+		}
+		runs[op] = run
+		b.sum.signs[op] = append(b.sum.signs[op], s.sign)
+	}
+}
+
 // keep makes the walk the batch's.
 func (b *batch) keep(r *walk) {
 	b.writes.Newest = r.written
+	b.openCircuits(r)
 	for _, s := range r.settled {
 		s.appendTo(&b.writes)
 		b.sum.operations[[2]string{s.result.Operation, s.result.Outcome}]++
-		if s.failed {
+		if s.sign == refused || s.sign == accepted {
 			b.sum.failures++
 		}
 		b.states[s.result.Key] = worse(b.states[s.result.Key], s.result.Outcome)
@@ -504,7 +536,9 @@ type settlement struct {
 	result store.Result
 	retry  *store.Retry
 	letter *store.DeadLetter
-	failed bool // the SQL did
+
+	attempt *attempt
+	sign    sign
 }
 
 func (s *settlement) appendTo(w *store.Writes) {
@@ -518,7 +552,7 @@ func (s *settlement) appendTo(w *store.Writes) {
 }
 
 func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settlement {
-	s := &settlement{result: store.Result{
+	s := &settlement{attempt: a, sign: signOf(effect, err), result: store.Result{
 		Key: a.key(), DeliveryID: a.ev.DeliveryID, Operation: a.op.spec.Name, Definition: a.op.digest, Attempt: a.number,
 		Entity: a.entity, Effect: effect, Outcome: superseded, Started: now,
 	}}
@@ -531,7 +565,6 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 		s.retry = &store.Retry{Key: a.key(), Operation: a.op.spec.Name, Attempt: 1, FirstFailed: now, Error: a.held}
 	case err != nil:
 		s.result.Started, s.result.Took = now.Add(-a.took), a.took
-		s.failed = isOwn(err)
 		s.fail(a, err, now)
 	case effect != nil:
 		s.result.Outcome = succeeded
@@ -547,7 +580,7 @@ func (s *settlement) fail(a *attempt, err error, now time.Time) {
 		reason = reasonExpression
 	case store.Classify(err) == store.Poison:
 		reason = reasonRefused
-	case a.number >= a.op.spec.Retry.MaxAttempts:
+	case a.number >= a.op.spec.Retry.MaxAttempts && !a.spared(s.sign):
 		reason = reasonExhausted
 	}
 	s.result.Error = msg
@@ -561,6 +594,12 @@ func (s *settlement) fail(a *attempt, err error, now time.Time) {
 	}
 	s.result.Outcome = dead
 	s.letter = a.letter(reason, msg, now)
+}
+
+// spared says whether a failed attempt is none of its event's: its SQL was refused, and has not worked for others since
+// the event failed first. A deployment that is broken makes no dead letters.
+func (a *attempt) spared(s sign) bool {
+	return s == refused && (a.first.IsZero() || !a.op.circuit.workedSince(a.first))
 }
 
 func (a *attempt) letter(reason, msg string, now time.Time) *store.DeadLetter {

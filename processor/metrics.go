@@ -24,6 +24,7 @@ type metrics struct {
 	halted     *prometheus.GaugeVec
 	letters    *prometheus.GaugeVec
 	retries    prometheus.Gauge
+	circuits   *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
@@ -60,13 +61,14 @@ func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
 			Namespace: "catchment", Name: "retention_headroom_seconds", Help: "Time until Kafka's retention deletes what this consumer has not yet read.",
 			ConstLabels: prometheus.Labels{"consumer": "processor"},
 		}),
-		halted:  gauges("processor_halted", "1: the partition is halted, its position is lost.", "partition"),
-		letters: gauges("dead_letters", "Dead letters stored.", "source"),
-		retries: gauge("processor_retries_pending", "Attempts that are still to be made."),
+		halted:   gauges("processor_halted", "1: the partition is halted, its position is lost.", "partition"),
+		letters:  gauges("dead_letters", "Dead letters stored.", "source"),
+		retries:  gauge("processor_retries_pending", "Attempts that are still to be made."),
+		circuits: gauges("processor_circuit_open", "1: the operation's circuit is open, its attempts wait.", "operation"),
 	}
 	m.headroom.Set(math.Inf(1))
 	reg.MustRegister(m.events, m.operations, m.whenErrors, m.batch, m.fenced, m.unknown, m.tries, m.lag, m.oldest, m.headroom,
-		m.halted, m.letters, m.retries)
+		m.halted, m.letters, m.retries, m.circuits)
 	return m
 }
 

@@ -37,6 +37,7 @@ type operation struct {
 	statements []*store.Statement
 	definition []byte // JSON
 	digest     []byte // SHA-256 of definition
+	circuit    circuit
 }
 
 // compile checks all operations. The errors name the keys that are wrong.
@@ -246,6 +247,7 @@ type attempt struct {
 	held    string        // why the attempt is not made now; empty: it is
 	place   int           // of the event in its batch
 	odd     bool          // the version has another shape than the first of its entity in the batch
+	first   time.Time     // when an earlier attempt failed first; zero: there is none
 	took    time.Duration // of an attempt in a savepoint
 	failure error         // of its SQL, when all attempts were made together: it stands, as all before it succeeded
 	suspect bool          // expect_rows was not met: to be made on its own

@@ -152,6 +152,7 @@ func (s *Service) setEngine(db *store.Store) {
 	}
 	for _, op := range s.ops {
 		e.byName[op.spec.Name] = op
+		e.metrics.circuits.WithLabelValues(op.spec.Name).Set(0)
 		e.bySource[op.spec.On.Source] = append(e.bySource[op.spec.On.Source], op)
 	}
 	s.engine = e

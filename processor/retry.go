@@ -12,6 +12,9 @@ import (
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
+// dueAtOnce is how many retries one transaction makes at most.
+const dueAtOnce = 20
+
 const retryPoll = 500 * time.Millisecond // how long a retry may be overdue when nothing else happens
 
 // retries makes the attempts that have become due, until ctx ends. Several may run beside each other.
@@ -19,7 +22,7 @@ func (e *engine) retries(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		wait := time.Duration(0)
-		err := e.retryDue(ctx, e.active())
+		err := e.retrySome(ctx)
 		switch {
 		case err == nil:
 			pause = firstPause
@@ -36,15 +39,29 @@ func (e *engine) retries(ctx context.Context) {
 	}
 }
 
+// retrySome makes some due attempts, or one of an operation whose circuit is to be tried.
+func (e *engine) retrySome(ctx context.Context) error {
+	if name := e.probing(); name != "" {
+		if err := e.retryFew(ctx, []string{name}, 1); !errors.Is(err, store.ErrNothingDue) {
+			return err
+		}
+	}
+	return e.retryDue(ctx, e.active())
+}
+
 // active names the operations whose attempts may be made, sorted.
 func (e *engine) active() []string {
 	names := slices.Sorted(maps.Keys(e.byName))
-	return slices.DeleteFunc(names, e.isPaused)
+	return slices.DeleteFunc(names, func(name string) bool { return e.holds(e.byName[name]) != "" })
 }
 
 // retryDue makes some due attempts in a transaction of their own. A COMMIT that nobody answers needs no care: the retries'
 // rows say what is still to be done. A row whose operation is not configured here stays, for whoever has it.
 func (e *engine) retryDue(ctx context.Context, names []string) error {
+	return e.retryFew(ctx, names, dueAtOnce)
+}
+
+func (e *engine) retryFew(ctx context.Context, names []string, most int) error {
 	if len(names) == 0 {
 		return store.ErrNothingDue
 	}
@@ -55,7 +72,7 @@ func (e *engine) retryDue(ctx context.Context, names []string) error {
 		return err
 	}
 	defer tx.Rollback(ctx)
-	due, err := tx.Due(ctx, names)
+	due, err := tx.Due(ctx, names, most)
 	if err != nil {
 		return err
 	}

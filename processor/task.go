@@ -38,6 +38,7 @@ func (e *engine) perform(ctx context.Context, tx *store.Tx, tasks []*task, caref
 	plans := make([]*attempt, len(tasks))
 	for i, t := range tasks {
 		plans[i] = t.op.plan(t.ev, input(t.ev), t.number) //nolint:contextcheck // an expression has a deadline of its own
+		plans[i].first = t.first
 	}
 	newest, err := lockGuards(ctx, tx, plans)
 	if err != nil {
@@ -144,6 +145,7 @@ func (e *engine) finish(ctx context.Context, tx *store.Tx, done []outcome) error
 	}
 	for _, o := range done {
 		e.metrics.operations.WithLabelValues(o.op.spec.Name, o.result.Outcome).Inc()
+		e.learn(o.op, o.result.Error, o.sign)
 	}
 	return nil
 }

@@ -410,6 +410,9 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	w.mu.Unlock()
 	w.size, w.slow = min(w.eng.batch, max(2*w.size, 1)), 0
 	w.apart = b.sum.failures > 0
+	for op, signs := range b.sum.signs {
+		w.eng.learn(op, b.sum.messages[op], signs...)
+	}
 	if healed {
 		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
 	}

@@ -22,11 +22,8 @@ type Due struct {
 // ErrNothingDue says that no retry is due.
 var ErrNothingDue = errors.New("nothing is due")
 
-// dueAtOnce is how many retries Due takes at most.
-const dueAtOnce = 20
-
-// Due locks the retries of one of the given operations that have waited longest, passing over those that others work on.
-func (t *Tx) Due(ctx context.Context, operations []string) ([]Due, error) {
+// Due locks at most limit retries of one of the given operations that have waited longest, passing over those that others work on.
+func (t *Tx) Due(ctx context.Context, operations []string, limit int) ([]Due, error) {
 	var operation string
 	err := t.tx.QueryRow(ctx, `SELECT o FROM unnest($1::text[]) AS n(o)
 		WHERE EXISTS (SELECT FROM catchment.retries r WHERE r.operation = n.o AND r.due_at <= now()) ORDER BY random() LIMIT 1`, operations).Scan(&operation)
@@ -38,7 +35,7 @@ func (t *Tx) Due(ctx context.Context, operations []string) ([]Due, error) {
 	}
 	rows, err := t.tx.Query(ctx, `SELECT r.attempt, r.first_failed_at, r.operation, `+eventColumns+`
 		FROM catchment.retries r JOIN catchment.bodies b ON b.source = r.source AND b.event_id = r.event_id
-		WHERE r.operation = $1 AND r.due_at <= now() ORDER BY r.due_at LIMIT $2 FOR UPDATE OF r, b SKIP LOCKED`, operation, dueAtOnce)
+		WHERE r.operation = $1 AND r.due_at <= now() ORDER BY r.due_at LIMIT $2 FOR UPDATE OF r, b SKIP LOCKED`, operation, limit)
 	if err != nil {
 		return nil, &OwnError{"find what is due", err}
 	}

@@ -137,6 +137,19 @@ func Classify(err error) Class {
 	return Retryable
 }
 
+// IsRefused says whether Postgres refused the SQL itself (class 42: what it names is missing, or it is wrong): more likely
+// the deployment's fault than the event's.
+func IsRefused(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code[:2] == "42"
+}
+
+// IsTimeout says whether a statement took longer than it may.
+func IsTimeout(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "57014"
+}
+
 // IsCredentials says whether the server refused who we are: it must be told clearly, and a retry is up to the operator.
 func IsCredentials(err error) bool {
 	var pe *pgconn.PgError
