@@ -83,6 +83,7 @@ type batch struct {
 	items    []item
 	apart    bool // each operation in a savepoint, from the start
 	deferred bool // … and with the deferred constraints checked after each
+	free     bool // its records do not come from the partition: the position is left alone
 
 	tx     *store.Tx
 	writes store.Writes
@@ -100,16 +101,31 @@ func (b *batch) next() store.Position {
 
 // commit runs the batch. nil: it is committed, once, whatever happened before.
 func (b *batch) commit(ctx context.Context) error {
-	b.sum, b.writes, b.plans = newSummary(), store.Writes{}, nil
-	b.states, b.notes = map[store.Key]string{}, map[store.Key]string{}
 	tx, err := b.eng.store.Begin(ctx, statementTimeout, b.eng.txTimeout)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback(ctx)
-	b.tx = tx
+	if err := b.within(ctx, tx); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.BeforeCommit)
+	if err := tx.Commit(ctx); err != nil {
+		if !errors.Is(err, store.ErrUnknown) && store.Classify(err) != store.Transient {
+			return fmt.Errorf("%w: %w", errDeferred, err)
+		}
+		return err
+	}
+	failpoint.Hit(failpoint.AfterCommit)
+	return nil
+}
+
+// within does the batch's work in a transaction.
+func (b *batch) within(ctx context.Context, tx *store.Tx) error {
+	b.tx, b.sum, b.writes, b.plans = tx, newSummary(), store.Writes{}, nil
+	b.states, b.notes = map[store.Key]string{}, map[store.Key]string{}
 	first, ids := b.identities()
-	fresh, err := tx.Enter(ctx, b.part, b.owner, b.expected, ids)
+	fresh, err := b.enter(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -123,18 +139,17 @@ func (b *batch) commit(ctx context.Context) error {
 	failpoint.Hit(failpoint.InTransaction)
 	b.events(first, fresh)
 	b.undecodable()
-	if err := tx.Write(ctx, &b.writes, b.part, b.owner, b.next()); err != nil {
-		return err
+	if b.free {
+		return tx.WriteFree(ctx, &b.writes)
 	}
-	failpoint.Hit(failpoint.BeforeCommit)
-	if err := tx.Commit(ctx); err != nil {
-		if !errors.Is(err, store.ErrUnknown) && store.Classify(err) != store.Transient {
-			return fmt.Errorf("%w: %w", errDeferred, err)
-		}
-		return err
+	return tx.Write(ctx, &b.writes, b.part, b.owner, b.next())
+}
+
+func (b *batch) enter(ctx context.Context, ids []store.Identity) (map[store.Key]bool, error) {
+	if b.free {
+		return b.tx.EnterFree(ctx, ids)
 	}
-	failpoint.Hit(failpoint.AfterCommit)
-	return nil
+	return b.tx.Enter(ctx, b.part, b.owner, b.expected, ids)
 }
 
 // identities lists the batch's distinct events, sorted, and the first item of each.

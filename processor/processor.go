@@ -126,6 +126,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { s.observe(background) })
 	wg.Go(func() { s.engine.watchPaused(background) })
+	wg.Go(func() { s.engine.jobs(background, s.behind()) })
 	for ctx.Err() == nil {
 		var id [16]byte
 		s.enter("waiting for Kafka")

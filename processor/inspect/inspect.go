@@ -27,6 +27,16 @@ type (
 	Retry = store.Waiting
 	// DeadLetter is what will not be tried again.
 	DeadLetter = store.Letter
+	// WholeDeadLetter is a dead letter with its record.
+	WholeDeadLetter = store.Whole
+	// Selection selects dead letters or events; what is not set selects all.
+	Selection = store.Selection
+	// Job is a redrive or a replay.
+	Job = store.Job
+	// PausedOperation is an operation that somebody has paused.
+	PausedOperation = store.Paused
+	// OperationState is how an operation stands.
+	OperationState = store.OperationState
 	// Position is where the processor stands in one partition.
 	Position = store.Place
 	// Count is a number of something of a source.
@@ -37,11 +47,12 @@ type (
 	Tailer = store.Tailer
 )
 
-// ErrNoEvent is wrapped by Show's error when there is no such event, ErrNoSchema is that the database has no tables of
-// Catchment yet.
+// What is asked for and not there. ErrNoSchema is that the database has no tables of Catchment yet.
 var (
-	ErrNoEvent  = store.ErrNoEvent
-	ErrNoSchema = store.ErrNoSchema
+	ErrNoEvent      = store.ErrNoEvent
+	ErrNoSchema     = store.ErrNoSchema
+	ErrNoJob        = store.ErrNoJob
+	ErrNoDeadLetter = store.ErrNoLetter
 )
 
 // Open makes a small pool on the database of the settings and looks for the schema. Close it after use.
@@ -92,7 +103,33 @@ func Status(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 	return store.Summarize(ctx, db)
 }
 
-// DeadLetters lists dead letters, the newest first. before is the ID of the last one of the page before, or 0.
-func DeadLetters(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]DeadLetter, error) {
-	return store.Letters(ctx, db, before, limit)
+// DeadLetters lists the selected dead letters, the newest first. before is the ID of the last one of the page before, or 0.
+func DeadLetters(ctx context.Context, db *pgxpool.Pool, sel Selection, before int64, limit int) ([]DeadLetter, error) {
+	return store.Letters(ctx, db, sel, before, limit)
+}
+
+// DeadLetterRecord returns a dead letter with the record that it keeps, if it is one of a whole record. The error wraps
+// ErrNoDeadLetter when it is not there.
+func DeadLetterRecord(ctx context.Context, db *pgxpool.Pool, id int64) (*WholeDeadLetter, error) {
+	return store.OneLetter(ctx, db, id)
+}
+
+// Jobs lists redrives and replays, the newest first; open: only those that are not over.
+func Jobs(ctx context.Context, db *pgxpool.Pool, open bool, limit int) ([]Job, error) {
+	return store.Jobs(ctx, db, open, limit)
+}
+
+// OneJob returns a job. The error wraps ErrNoJob when it is not there.
+func OneJob(ctx context.Context, db *pgxpool.Pool, id int64) (*Job, error) {
+	return store.OneJob(ctx, db, id)
+}
+
+// PausedOperations lists the operations that are paused.
+func PausedOperations(ctx context.Context, db *pgxpool.Pool) ([]PausedOperation, error) {
+	return store.PausedOperations(ctx, db)
+}
+
+// Operations says of each operation that has left a trace how it stands.
+func Operations(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error) {
+	return store.OperationStates(ctx, db)
 }

@@ -84,7 +84,7 @@ func TestReads(t *testing.T) {
 	require.Equal(t, []inspect.Count{{Source: "shop", What: "dead", N: 1}, {Source: "shop", What: "failed", N: 1}}, s.Unfinished)
 	require.Equal(t, []inspect.Count{{Source: "shop", What: "refused", N: 1}}, s.DeadLetters)
 	require.Equal(t, []any{int64(1), int64(8)}, []any{s.Retries, s.Places[0].NextOffset})
-	letters, err := inspect.DeadLetters(t.Context(), db, 0, 10)
+	letters, err := inspect.DeadLetters(t.Context(), db, inspect.Selection{Types: []string{"order.*"}, Reason: "refused"}, 0, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 1)
 }

@@ -213,17 +213,7 @@ func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected i
 	b := &pgx.Batch{}
 	b.Queue(`SELECT next_offset, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`, p.TopicID, p.Partition).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&next, &has) })
-	if len(ids) > 0 {
-		s, e, h, d := columns(ids)
-		b.Queue(`INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
-			SELECT s, e, h, now(), d FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS t(s, e, h, d)
-			ON CONFLICT DO NOTHING RETURNING source, event_id`, s, e, h, d).
-			Query(func(rows pgx.Rows) error {
-				var k Key
-				_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error { fresh[k] = true; return nil })
-				return err
-			})
-	}
+	queueIdentities(b, ids, fresh)
 	err := t.tx.SendBatch(ctx, b).Close()
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -236,6 +226,32 @@ func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected i
 		return nil, fmt.Errorf("%w: expected %d, found %d", ErrMoved, expected, next)
 	}
 	return fresh, nil
+}
+
+// EnterFree stores the identities of events that do not move a position, and returns those that are new.
+func (t *Tx) EnterFree(ctx context.Context, ids []Identity) (map[Key]bool, error) {
+	fresh := make(map[Key]bool, len(ids))
+	b := &pgx.Batch{}
+	queueIdentities(b, ids, fresh)
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, &OwnError{"store identities", err}
+	}
+	return fresh, nil
+}
+
+func queueIdentities(b *pgx.Batch, ids []Identity, fresh map[Key]bool) {
+	if len(ids) == 0 {
+		return
+	}
+	s, e, h, d := columns(ids)
+	b.Queue(`INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
+		SELECT s, e, h, now(), d FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS t(s, e, h, d)
+		ON CONFLICT DO NOTHING RETURNING source, event_id`, s, e, h, d).
+		Query(func(rows pgx.Rows) error {
+			var k Key
+			_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error { fresh[k] = true; return nil })
+			return err
+		})
 }
 
 func columns(ids []Identity) (s, e []string, h [][]byte, d []string) {

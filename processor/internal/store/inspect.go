@@ -168,16 +168,20 @@ func (q *query) where(f Filter) {
 		q.and("b.received_at < %s", f.Until)
 	}
 	if len(f.Types) > 0 {
-		var patterns []string
-		for _, t := range f.Types {
-			p := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.TrimSuffix(t, "*"))
-			if strings.HasSuffix(t, "*") {
-				p += "%"
-			}
-			patterns = append(patterns, p)
-		}
-		q.and("b.type LIKE ANY(%s)", patterns)
+		q.and("b.type LIKE ANY(%s)", patterns(f.Types))
 	}
+}
+
+// patterns makes patterns of LIKE of types that may end in *.
+func patterns(types []string) []string {
+	out := make([]string, len(types))
+	for i, t := range types {
+		out[i] = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.TrimSuffix(t, "*"))
+		if strings.HasSuffix(t, "*") {
+			out[i] += "%"
+		}
+	}
+	return out
 }
 
 func (q *query) stored(ctx context.Context, db *pgxpool.Pool, tail string) ([]Stored, error) {
@@ -288,29 +292,9 @@ func (d *Detail) readWaiting(ctx context.Context, db *pgxpool.Pool) error {
 }
 
 func (d *Detail) readLetters(ctx context.Context, db *pgxpool.Pool) (err error) {
-	d.DeadLetters, err = letters(ctx, db, `WHERE source = $1 AND event_id = $2 ORDER BY id`, d.Source, d.ID)
+	d.DeadLetters, err = Letters(ctx, db, Selection{Source: d.Source, EventIDs: []string{d.ID}}, 0, 1000)
+	slices.Reverse(d.DeadLetters)
 	return err
-}
-
-func letters(ctx context.Context, db *pgxpool.Pool, tail string, args ...any) ([]Letter, error) {
-	rows, err := db.Query(ctx, `SELECT id, source, event_id, operation, reason, error, attempts, first_failed_at, last_failed_at, topic, partition, "offset"
-		FROM catchment.dead_letters `+tail, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (l Letter, err error) {
-		err = row.Scan(&l.ID, &l.Source, &l.EventID, &l.Operation, &l.Reason, &l.Error, &l.Attempts, &l.FirstFailedAt, &l.LastFailedAt, &l.Topic, &l.Partition, &l.Offset)
-		return l, err
-	})
-}
-
-// Letters lists dead letters, the newest first. before is the ID of the last one of the page before; 0: the first page.
-func Letters(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]Letter, error) {
-	out, err := letters(ctx, db, `WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
-	}
-	return out, nil
 }
 
 // Place is a row of progress.
@@ -321,6 +305,9 @@ type Place struct {
 	NextOffset int64     `json:"next_offset"`
 	UpdatedAt  time.Time `json:"updated_at"`
 }
+
+// Places lists the positions of all partitions.
+func (s *Store) Places(ctx context.Context) ([]Place, error) { return Places(ctx, s.pool) }
 
 // Places lists the positions of all partitions.
 func Places(ctx context.Context, db *pgxpool.Pool) ([]Place, error) {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -64,4 +66,57 @@ func record(ctx context.Context, tx pgx.Tx, command string, act Act, selection a
 	err = tx.QueryRow(ctx, `INSERT INTO catchment.actions (actor, command, reason, selection, affected) VALUES ($1, $2, $3, $4, $5) RETURNING id`,
 		clean(act.Actor), command, clean(act.Reason), selection, affected).Scan(&id)
 	return id, err
+}
+
+// OperationState is how an operation stands that has a definition, a result, a retry or a dead letter, or is paused.
+type OperationState struct {
+	Operation   string           `json:"operation"`
+	Outcomes    map[string]int64 `json:"outcomes"` // of all attempts that were ever made
+	Pending     int64            `json:"pending"`  // attempts that are still to be made
+	NextDue     *time.Time       `json:"next_due"`
+	DeadLetters int64            `json:"dead_letters"`
+	Paused      *Paused          `json:"paused"`
+}
+
+// OperationStates counts what each operation has done and has still to do. It reads all results.
+func OperationStates(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error) {
+	states := map[string]*OperationState{}
+	get := func(name string) *OperationState {
+		if states[name] == nil {
+			states[name] = &OperationState{Operation: name, Outcomes: map[string]int64{}}
+		}
+		return states[name]
+	}
+	var name, outcome string
+	var n int64
+	var due *time.Time
+	for _, q := range []struct {
+		sql  string
+		each func()
+	}{
+		{`SELECT operation, outcome, count(*), NULL::timestamptz FROM catchment.results GROUP BY 1, 2`, func() { get(name).Outcomes[outcome] = n }},
+		{`SELECT operation, '', count(*), min(due_at) FROM catchment.retries GROUP BY 1`, func() { s := get(name); s.Pending, s.NextDue = n, due }},
+		{`SELECT operation, '', count(*), NULL FROM catchment.dead_letters WHERE operation IS NOT NULL GROUP BY 1`, func() { get(name).DeadLetters = n }},
+		{`SELECT DISTINCT name, '', 0::bigint, NULL::timestamptz FROM catchment.definitions`, func() { get(name) }},
+	} {
+		rows, err := db.Query(ctx, q.sql)
+		if err != nil {
+			return nil, fmt.Errorf("count attempts: %w", err)
+		}
+		if _, err := pgx.ForEachRow(rows, []any{&name, &outcome, &n, &due}, func() error { q.each(); return nil }); err != nil {
+			return nil, fmt.Errorf("count attempts: %w", err)
+		}
+	}
+	paused, err := PausedOperations(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	for i := range paused {
+		get(paused[i].Operation).Paused = &paused[i]
+	}
+	out := make([]OperationState, 0, len(states))
+	for _, name := range slices.Sorted(maps.Keys(states)) {
+		out = append(out, *states[name])
+	}
+	return out, nil
 }

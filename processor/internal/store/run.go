@@ -232,6 +232,23 @@ func (t *Tx) Try(ctx context.Context, c Call, accept func(Effect) error) (Effect
 	return Effect{}, errors.Join(ce, t.own(ctx, `RELEASE SAVEPOINT call`))
 }
 
+// Nested runs f in a savepoint. After an error of f the transaction goes on as if f had done nothing, if the connection
+// still lives; the error is f's.
+func (t *Tx) Nested(ctx context.Context, f func() error) error {
+	if err := t.own(ctx, `SAVEPOINT nested`); err != nil {
+		return err
+	}
+	err := f()
+	if err == nil {
+		return t.own(ctx, `RELEASE SAVEPOINT nested`)
+	}
+	t.timeout = -1 // the savepoint takes the setting back
+	if e := t.own(ctx, `ROLLBACK TO SAVEPOINT nested`); e != nil {
+		return errors.Join(e, err)
+	}
+	return err
+}
+
 // checkDeferred runs the deferred constraints' checks and puts their mode back, so that a failure here is the call's
 // and not the whole batch's at COMMIT.
 func (t *Tx) checkDeferred(ctx context.Context) error {

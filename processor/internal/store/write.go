@@ -107,6 +107,16 @@ func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID,
 	return nil
 }
 
+// WriteFree is Write for a batch that moves no position.
+func (t *Tx) WriteFree(ctx context.Context, w *Writes) error {
+	b := &pgx.Batch{}
+	w.queue(t, b)
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return &OwnError{"write batch", err}
+	}
+	return nil
+}
+
 func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 	if t.marked { // our own writes belong to the transaction that locked their rows, not to the savepoint's
 		b.Queue(releaseOperations)
