@@ -119,7 +119,7 @@ func TestOneEffectUnderDuplicates(t *testing.T) {
 }
 
 // Promise 4: an older event never overwrites a newer one, whatever order they arrive in.
-func TestNewestWins(t *testing.T) {
+func TestR31NewestWins(t *testing.T) {
 	w := newDatabase(t, ordersSchema...)
 	w.cfg.Operations = []settings.Operation{state()}
 	eng := w.engine()
@@ -271,7 +271,7 @@ func TestTakeoverEndsAnOpenTransaction(t *testing.T) {
 }
 
 // Poison takes one event's operation out, not the batch: the others have their effect.
-func TestPoison(t *testing.T) {
+func TestR29Poison(t *testing.T) {
 	w := newDatabase(t, `CREATE TABLE amounts (id text PRIMARY KEY, amount int CHECK (amount >= 0), doc jsonb)`)
 	w.cfg.Operations = []settings.Operation{{
 		Name: "amounts", On: settings.On{Source: "shop"}, When: `body == null || body.amount != 77`,
@@ -401,7 +401,7 @@ func TestDeferredConstraint(t *testing.T) {
 }
 
 // Batches that touch the same rows from many partitions end, with the right sums.
-func TestSharedEntities(t *testing.T) {
+func TestR24SharedEntities(t *testing.T) {
 	w := newDatabase(t, append(append([]string{}, ledgerSchema...), ordersSchema...)...)
 	w.cfg.Operations = []settings.Operation{state(), ledger("shop")}
 	eng := w.engine()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -64,7 +65,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(append(opts, ses.options()...)...)
+	client, err := kgo.NewClient(slices.Concat(opts, ses.options(), s.more)...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}

@@ -34,7 +34,7 @@ func TestUnknownCommit(t *testing.T) {
 }
 
 // Sessions that Postgres ends, and a database that is away, cost time and nothing else.
-func TestPostgresInterrupted(t *testing.T) {
+func TestR22SessionsEnded(t *testing.T) {
 	w := newDatabase(t, ledgerSchema...)
 	w.cfg.Operations = []settings.Operation{ledger("shop")}
 	p, url := newProxy(t, w.url)
@@ -107,7 +107,7 @@ func TestUnstorableEvent(t *testing.T) {
 }
 
 // What Postgres refuses because of its own state is never an event's fault.
-func TestTransientsMakeNoDeadLetters(t *testing.T) {
+func TestR22TransientStates(t *testing.T) {
 	w := newDatabase(t, ledgerSchema...)
 	op := ledger("shop")
 	w.exec(`CREATE TABLE trouble (code text)`)

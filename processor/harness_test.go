@@ -46,10 +46,7 @@ func newDatabaseAt(tb testing.TB, url string, schema ...string) *world {
 	tb.Helper()
 	w := &world{t: tb, url: url}
 	require.NoError(tb, Migrate(tb.Context(), w.url))
-	pool, err := pgxpool.New(tb.Context(), w.url)
-	require.NoError(tb, err)
-	tb.Cleanup(pool.Close)
-	w.pool = pool
+	w.connect()
 	for _, s := range schema {
 		w.exec(s)
 	}
@@ -60,6 +57,21 @@ func newDatabaseAt(tb testing.TB, url string, schema ...string) *world {
 		Index:     config.NewIndex("catchment.yaml"),
 	}
 	return w
+}
+
+// directName is how the sessions of the tests themselves are called.
+const directName = "direct"
+
+// connect makes the pool for the test's own queries.
+func (w *world) connect() {
+	w.t.Helper()
+	cfg, err := pgxpool.ParseConfig(w.url)
+	require.NoError(w.t, err)
+	cfg.ConnConfig.RuntimeParams["application_name"] = directName
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	require.NoError(w.t, err)
+	w.t.Cleanup(pool.Close)
+	w.pool = pool
 }
 
 func newWorld(tb testing.TB, partitions int, schema ...string) *world {
@@ -169,12 +181,25 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// told is a logger whose lines a test reads.
+func told(f func(line string)) *slog.Logger {
+	return slog.New(slog.NewTextHandler(lines(f), nil))
+}
+
+type lines func(string)
+
+func (f lines) Write(b []byte) (int, error) {
+	f(string(b))
+	return len(b), nil
+}
+
 // start runs the processor until stop or the test's end.
-func (w *world) start() *running {
+func (w *world) start(more ...kgo.Opt) *running {
 	w.t.Helper()
 	reg := prometheus.NewRegistry()
 	s, err := New(w.cfg, logger(), reg)
 	require.NoError(w.t, err)
+	s.more = more
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

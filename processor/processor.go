@@ -43,6 +43,8 @@ type Service struct {
 	faultAt time.Time
 	halted  map[int32]string
 	session *session
+
+	more []kgo.Opt // of the consumer, for tests
 }
 
 // New checks the operations and makes the service. The error is config.Errors when the configuration is wrong.

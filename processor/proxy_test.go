@@ -35,6 +35,7 @@ const (
 	pass     = iota
 	cutAfter // the server commits, the client never hears of it
 	cutBefore
+	hold // it goes on to the server when atCut is done
 )
 
 func newProxy(t *testing.T, database string) (*proxy, string) {
@@ -115,6 +116,10 @@ func (p *proxy) forward(c, s net.Conn) {
 					p.cuts.Add(1)
 					_ = c.Close()
 					return
+				}
+				if p.mode.CompareAndSwap(hold, pass) {
+					p.atCut()
+					p.cuts.Add(1)
 				}
 				if p.mode.CompareAndSwap(cutAfter, pass) {
 					swallow.Store(true)

@@ -123,9 +123,10 @@ func (t *Tx) Commit(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
-// lostConnection: the server ended the session; whether before or after the commit it does not say.
+// lostConnection: the server ended the session; whether before or after the commit it does not say. A COMMIT that was
+// cancelled (57014), as when a deferred trigger takes too long, was rolled back: past that point it can no longer be.
 func lostConnection(code string) bool {
-	return code[:2] == "57" || code[:2] == "08" || code[:2] == "XX"
+	return code != "57014" && (code[:2] == "57" || code[:2] == "08" || code[:2] == "XX")
 }
 
 // Claim makes owner the partition's owner and returns where to go on; a partition that was never consumed begins at
