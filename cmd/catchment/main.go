@@ -39,6 +39,7 @@ type app struct {
 	output string // table or json
 	out    io.Writer
 	err    io.Writer
+	in     io.Reader // answers to questions; nil: the terminal, if there is one
 }
 
 // execute runs one command line and returns the exit code: 0, 1 (it failed) or 2 (wrong flags or configuration).
@@ -96,6 +97,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.AddCommand(
 		newUp(a), newSend(a), newVerify(a), newEvents(a), newSources(a), newStatus(a),
+		newOperations(a), newDeadLetters(a), newReplay(a), newJobs(a),
 		newMigrate(a), newTopics(a), newConfig(a), newHealthcheck(a), newVersion(a),
 	)
 	return root

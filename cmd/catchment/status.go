@@ -41,7 +41,7 @@ func newStatus(a *app) *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context) error {
-	cfg, err := a.load(settings.NeedKafka, settings.NeedPostgres, settings.NeedIngress, settings.NeedProcessor, settings.NeedArchiver)
+	cfg, err := a.load(settings.NeedKafka, settings.NeedPostgres, settings.NeedIngress, settings.NeedProcessor, settings.NeedArchiver, settings.NeedOperations)
 	if err != nil {
 		return err
 	}
@@ -117,10 +117,42 @@ func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Po
 	for _, c := range s.DeadLetters {
 		checks = append(checks, check{"dead letters", attention, fmt.Sprintf("%d of %s: %s", c.N, c.Source, c.What)})
 	}
-	if s.Retries > 0 && s.NextRetry != nil {
-		checks = append(checks, check{"retries", fine, fmt.Sprintf("%d are scheduled, the next at %s", s.Retries, stamp(*s.NextRetry))})
+	return s.Places, append(checks, workChecks(cfg, s)...)
+}
+
+// workChecks tells what waits to be done, and what keeps it from being done.
+func workChecks(cfg *settings.File, s *inspect.Summary) []check {
+	var checks []check
+	paused, configured := map[string]bool{}, map[string]bool{}
+	for _, op := range cfg.Operations {
+		configured[op.Name] = true
 	}
-	return s.Places, checks
+	for _, p := range s.Paused {
+		paused[p.Operation] = true
+		text := fmt.Sprintf("%s is paused since %s by %s: %s", p.Operation, stamp(p.At), p.Actor, clean(p.Reason))
+		checks = append(checks, check{"operations", attention, text + "; `catchment operations resume " + p.Operation + "`"})
+	}
+	for _, p := range s.Pending {
+		c := check{"retries", fine, fmt.Sprintf("%d of %s are scheduled, the next at %s", p.N, p.Operation, stamp(p.Next))}
+		switch {
+		case paused[p.Operation]:
+			c = check{"retries", attention, fmt.Sprintf("%d of %s wait until it is resumed", p.N, p.Operation)}
+		case !configured[p.Operation]:
+			c = check{"retries", attention, fmt.Sprintf("%d of %s wait for ever: the operation is not in this configuration", p.N, p.Operation)}
+		}
+		checks = append(checks, c)
+	}
+	for _, j := range s.Jobs {
+		c := check{"jobs", fine, fmt.Sprintf("%s %d is %s: %d of %d", j.Kind, j.ID, j.State, j.Made(), j.Expected)}
+		switch {
+		case j.Note != "":
+			c.State, c.Text = attention, c.Text+"; it stands because "+clean(j.Note)
+		case paused[j.Operation]:
+			c.State, c.Text = attention, c.Text+"; it waits until "+j.Operation+" is resumed"
+		}
+		checks = append(checks, c)
+	}
+	return checks
 }
 
 // kafkaChecks judges the topic and how far each consumer has come.

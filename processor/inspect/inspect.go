@@ -41,6 +41,8 @@ type (
 	Position = store.Place
 	// Count is a number of something of a source.
 	Count = store.Count
+	// Pending are the attempts of an operation that are still to be made.
+	Pending = store.Pending
 	// Summary says how the processing stands.
 	Summary = store.Summary
 	// Tailer reads events as they are stored.

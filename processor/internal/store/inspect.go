@@ -337,7 +337,17 @@ type Summary struct {
 	DeadLetters []Count    `json:"dead_letters"` // by reason
 	Retries     int64      `json:"retries"`
 	NextRetry   *time.Time `json:"next_retry"`
+	Pending     []Pending  `json:"pending"` // retries by operation
+	Paused      []Paused   `json:"paused"`
+	Jobs        []Job      `json:"jobs"` // that are not over
 	Places      []Place    `json:"progress"`
+}
+
+// Pending are the attempts of an operation that are still to be made.
+type Pending struct {
+	Operation string    `json:"operation"`
+	N         int64     `json:"n"`
+	Next      time.Time `json:"next"`
 }
 
 const countExactly = 1_000_000 // rows up to which counting them is cheap
@@ -363,8 +373,29 @@ func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 	if s.DeadLetters, err = counts(ctx, db, `SELECT coalesce(source, ''), reason, count(*) FROM catchment.dead_letters GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
 		return nil, err
 	}
+	if err := s.readWork(ctx, db); err != nil {
+		return nil, err
+	}
 	s.Places, err = Places(ctx, db)
 	return s, err
+}
+
+const shownJobs = 20
+
+// readWork reads what waits to be done, and what keeps it from being done.
+func (s *Summary) readWork(ctx context.Context, db *pgxpool.Pool) error {
+	rows, err := db.Query(ctx, `SELECT operation, count(*), min(due_at) FROM catchment.retries GROUP BY 1 ORDER BY 1`)
+	if err != nil {
+		return fmt.Errorf("count retries: %w", err)
+	}
+	if s.Pending, err = collect(rows, "count retries", pgx.RowToStructByPos[Pending]); err != nil {
+		return err
+	}
+	if s.Paused, err = PausedOperations(ctx, db); err != nil {
+		return err
+	}
+	s.Jobs, err = Jobs(ctx, db, true, shownJobs)
+	return err
 }
 
 func counts(ctx context.Context, db *pgxpool.Pool, sql string) ([]Count, error) {

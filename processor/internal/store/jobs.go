@@ -269,17 +269,33 @@ func candidates(sel Selection, source string, types []string) *query {
 	return q
 }
 
-// CountCandidates counts the selected events; without force only those of which the operation has not had its effect.
-func CountCandidates(ctx context.Context, db *pgxpool.Pool, sel Selection, source string, types []string, operation string, force bool) (n int64, err error) {
+// openCandidates is candidates; without force only those of which the operation has not had its effect.
+func openCandidates(sel Selection, source string, types []string, operation string, force bool) *query {
 	q := candidates(sel, source, types)
 	if !force {
 		q.and(`NOT EXISTS (SELECT FROM catchment.results r WHERE r.source = b.source AND r.event_id = b.event_id AND r.operation = %s
 			AND r.outcome IN ('succeeded', 'superseded'))`, operation)
 	}
+	return q
+}
+
+// CountCandidates counts the selected events; without force only those of which the operation has not had its effect.
+func CountCandidates(ctx context.Context, db *pgxpool.Pool, sel Selection, source string, types []string, operation string, force bool) (n int64, err error) {
+	q := openCandidates(sel, source, types, operation, force)
 	if err := db.QueryRow(ctx, `SELECT count(*) FROM catchment.bodies b`+q.clause(), q.args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	return n, nil
+}
+
+// CandidateKeys names the first ones of what CountCandidates counts, in the order in which they were stored.
+func (s *Store) CandidateKeys(ctx context.Context, sel Selection, source string, types []string, operation string, force bool, limit int) ([]Key, error) {
+	q := openCandidates(sel, source, types, operation, force)
+	rows, err := s.pool.Query(ctx, `SELECT b.source, b.event_id FROM catchment.bodies b`+q.clause()+fmt.Sprintf(` ORDER BY b.seq LIMIT %d`, limit), q.args...)
+	if err != nil {
+		return nil, fmt.Errorf("find events: %w", err)
+	}
+	return collect(rows, "find events", pgx.RowToStructByPos[Key])
 }
 
 // Work names an operation for an event.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -230,6 +231,23 @@ func (t *Tx) Try(ctx context.Context, c Call, accept func(Effect) error) (Effect
 		return Effect{}, err
 	}
 	return Effect{}, errors.Join(ce, t.own(ctx, `RELEASE SAVEPOINT call`))
+}
+
+// Look runs one statement and returns the rows that it changes, also where it does not ask for them. After an error,
+// *CallError, the transaction is void.
+func (t *Tx) Look(ctx context.Context, st *Statement, args []any, timeout time.Duration) (Effect, error) {
+	sql := st.SQL
+	if word := strings.ToLower(st.FirstWord()); word == "insert" || word == "update" || word == "delete" || word == "with" {
+		with := strings.TrimRight(sql, "; \t\r\n") + "\nRETURNING *"
+		if t.Nested(ctx, func() error { _, err := t.tx.Conn().Prepare(ctx, "", with); return err }) == nil {
+			sql = with
+		}
+	}
+	effects, err := t.Run(ctx, []Call{{Statements: []*Statement{{SQL: sql}}, Args: [][]any{args}, Timeout: timeout}})
+	if err != nil {
+		return Effect{}, err
+	}
+	return effects[0], nil
 }
 
 // Nested runs f in a savepoint. After an error of f the transaction goes on as if f had done nothing, if the connection

@@ -211,6 +211,14 @@ var forbidden = map[string]bool{
 
 // Forbidden returns the statement's first word when no operation may begin so, else "".
 func (s *Statement) Forbidden() string {
+	if word := s.FirstWord(); forbidden[strings.ToLower(word)] {
+		return strings.ToUpper(word)
+	}
+	return ""
+}
+
+// FirstWord returns the statement's first word, behind comments and parentheses, or "".
+func (s *Statement) FirstWord() string {
 	rest := s.Source
 	for {
 		rest = strings.TrimLeftFunc(rest, func(r rune) bool { return unicode.IsSpace(r) || r == '(' || r == ';' })
@@ -224,10 +232,7 @@ func (s *Statement) Forbidden() string {
 			for n < len(rest) && identByte(rest[n]) {
 				n++
 			}
-			if word := strings.ToLower(rest[:n]); forbidden[word] {
-				return strings.ToUpper(word)
-			}
-			return ""
+			return rest[:n]
 		}
 	}
 }
