@@ -38,6 +38,7 @@ const (
 	reasonExpression   = "expression"         // an expression of the operation failed
 	reasonRefused      = "refused"            // Postgres refused the operation's data for good
 	reasonExhausted    = "attempts exhausted" // the last of max_attempts failed
+	reasonBodyGone     = "body gone"          // processor.retention removed the event before its retry was due
 )
 
 // item is one event of a batch's records, or a record that holds none. The items of a record follow each other.

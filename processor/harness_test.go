@@ -196,14 +196,27 @@ func (f lines) Write(b []byte) (int, error) {
 // start runs the processor until stop or the test's end.
 func (w *world) start(more ...kgo.Opt) *running {
 	w.t.Helper()
+	r := w.starting()
+	r.more = more
+	return w.run(r)
+}
+
+// starting is a processor that does not run yet.
+func (w *world) starting() *running {
+	w.t.Helper()
 	reg := prometheus.NewRegistry()
 	s, err := New(w.cfg, logger(), reg)
 	require.NoError(w.t, err)
-	s.more = more
+	return &running{Service: s, reg: reg}
+}
+
+// run runs the processor until stop or the test's end.
+func (w *world) run(r *running) *running {
+	w.t.Helper()
+	s := r.Service
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	r := &running{Service: s, reg: reg}
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		select {

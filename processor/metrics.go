@@ -25,6 +25,7 @@ type metrics struct {
 	letters    *prometheus.GaugeVec
 	retries    prometheus.Gauge
 	circuits   *prometheus.GaugeVec
+	upkeep     *upkeepMetrics
 }
 
 func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
@@ -65,6 +66,7 @@ func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
 		letters:  gauges("dead_letters", "Dead letters stored.", "source"),
 		retries:  gauge("processor_retries_pending", "Attempts that are still to be made."),
 		circuits: gauges("processor_circuit_open", "1: the operation's circuit is open, its attempts wait.", "operation"),
+		upkeep:   newUpkeepMetrics(reg),
 	}
 	m.headroom.Set(math.Inf(1))
 	reg.MustRegister(m.events, m.operations, m.whenErrors, m.batch, m.fenced, m.unknown, m.tries, m.lag, m.oldest, m.headroom,

@@ -43,6 +43,9 @@ type Service struct {
 	faultAt time.Time
 	halted  map[int32]string
 	session *session
+	ahead   error // why tomorrow's events have no place
+
+	upkeep upkeep
 
 	more []kgo.Opt // of the consumer, for tests
 }
@@ -62,7 +65,7 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	}
 	return &Service{
 		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops, reader: reader,
-		phase: "starting", halted: map[int32]string{},
+		phase: "starting", halted: map[int32]string{}, upkeep: standardUpkeep(),
 	}, nil
 }
 
@@ -99,6 +102,8 @@ func (s *Service) Ready() error {
 		return errors.New(s.phase)
 	case s.fault != nil && time.Since(s.faultAt) < faultShows:
 		return s.fault
+	case s.ahead != nil:
+		return s.ahead
 	}
 	if s.session != nil {
 		return s.session.fault()
@@ -129,6 +134,8 @@ func (s *Service) Run(ctx context.Context) error {
 	wg.Go(func() { s.observe(background) })
 	wg.Go(func() { s.engine.watchPaused(background) })
 	wg.Go(func() { s.engine.jobs(background, s.behind()) })
+	wg.Go(func() { s.makeAhead(background) })
+	wg.Go(func() { s.age(background) })
 	for ctx.Err() == nil {
 		var id [16]byte
 		s.enter("waiting for Kafka")

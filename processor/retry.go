@@ -73,6 +73,10 @@ func (e *engine) retryFew(ctx context.Context, names []string, most int) error {
 	}
 	defer tx.Rollback(ctx)
 	due, err := tx.Due(ctx, names, most)
+	var gone *store.BodyGoneError
+	if errors.As(err, &gone) {
+		return e.giveUp(ctx, tx, gone)
+	}
 	if err != nil {
 		return err
 	}
@@ -88,4 +92,21 @@ func (e *engine) retryFew(ctx context.Context, names []string, most int) error {
 		return err
 	}
 	return e.finish(octx, tx, done)
+}
+
+// giveUp ends retries whose events are not there any more: nothing can be run for them.
+func (e *engine) giveUp(ctx context.Context, tx *store.Tx, gone *store.BodyGoneError) error {
+	w, made := store.Writes{}, []store.Made{}
+	for i := range gone.Retries {
+		d := &gone.Retries[i]
+		w.Dead = append(w.Dead, store.DeadLetter{
+			Source: d.Event.Source, EventID: d.Event.ID, Operation: d.Operation, Reason: reasonBodyGone, Error: gone.Error(),
+			Attempts: d.Attempt - 1, FirstFailed: d.FirstFailed, LastFailed: e.now(),
+		})
+		made = append(made, store.Made{Key: store.Key{Source: d.Event.Source, ID: d.Event.ID}, Operation: d.Operation})
+	}
+	if err := tx.Settle(ctx, &w, made); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
 }

@@ -351,6 +351,8 @@ func (w *worker) react(ctx context.Context, b *batch, err error) (again bool, en
 	case errors.As(err, &own) && store.Classify(err) == store.Poison:
 		w.refused(b, err)
 		return true, nil
+	case store.NoPartition(err):
+		err = w.eng.addDay(ctx, err)
 	}
 	if errors.Is(err, errTooSlow) {
 		w.slow = min(w.slow+1, slowest)

@@ -111,6 +111,9 @@ func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Po
 		text += ", the last stored at " + stamp(*s.LastStored)
 	}
 	checks := []check{{"Postgres", fine, text}}
+	if s.DaysAhead < 1 {
+		checks = append(checks, check{"partitions", atRisk, "catchment.bodies has no partition for tomorrow, and nothing can be stored then: run catchment migrate, see docs/growth.md"})
+	}
 	for _, c := range s.Unfinished {
 		checks = append(checks, check{"operations", attention, fmt.Sprintf("%d events of %s are %s", c.N, c.Source, c.What)})
 	}

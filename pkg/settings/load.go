@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/provider"
@@ -160,6 +161,7 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 	}
 	errs = append(errs, f.checkAddresses(need)...)
 	errs = append(errs, f.checkDedup(need)...)
+	errs = append(errs, f.checkRetention()...)
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}
@@ -226,6 +228,33 @@ func (f *File) checkDedup(need []Section) (errs config.Errors) {
 		return config.Errors{f.Errorf("ingress.dedup.url", "store redis needs a URL: expected one such as redis://host:6379/0 or rediss://user:password@host:6379/0")}
 	}
 	return nil
+}
+
+const (
+	day = 24 * time.Hour
+	// shortestIdentity is longer than any provider sends an event again, by itself or by hand.
+	shortestIdentity = 30 * day
+	// kafkaMargin is how much longer than Kafka's records their identities stay, for they may be read again.
+	kafkaMargin = 7 * day
+)
+
+// checkRetention: what says that an event was seen stays longer than all from which it could come again.
+func (f *File) checkRetention() (errs config.Errors) {
+	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
+	p := f.Processor
+	if p.Retention != 0 && p.Retention < day {
+		add("processor.retention", "expected at least 1d: events are removed by whole days; found %s", p.Retention)
+	}
+	for path, d := range map[string]time.Duration{"processor.results_retention": p.ResultsRetention, "processor.identity_retention": p.IdentityRetention} {
+		if d != 0 && (p.Retention == 0 || d < p.Retention) {
+			add(path, "expected processor.retention beside it, and no longer than it: what belongs to an event goes after its body")
+		}
+	}
+	if least := max(shortestIdentity, f.Kafka.Retention+kafkaMargin); p.IdentityRetention != 0 && p.IdentityRetention < least {
+		add("processor.identity_retention", "expected at least %dd: providers send events again for weeks, and Kafka keeps its records for kafka.retention, after which an event that comes again would take effect again; found %s",
+			(least+day-1)/day, p.IdentityRetention)
+	}
+	return errs
 }
 
 func (f *File) checkOperations() (errs config.Errors) {

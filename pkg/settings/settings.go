@@ -134,6 +134,10 @@ type Processor struct {
 	Migrate   bool          `yaml:"migrate" default:"true" doc:"apply migrations at start"`
 	TxTimeout time.Duration `yaml:"tx_timeout" default:"30s" min:"1s" doc:"time for one batch's transaction"`
 	Session   time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
+
+	Retention         time.Duration `yaml:"retention" min:"0s" doc:"how long an event's body and headers stay in Postgres, in whole days; those of events that are not done with stay longer; 0: for ever"`
+	ResultsRetention  time.Duration `yaml:"results_retention" min:"0s" doc:"how long results and further deliveries stay in Postgres; not shorter than retention; 0: for ever"`
+	IdentityRetention time.Duration `yaml:"identity_retention" min:"0s" doc:"how long an event's identity stays. It shortens the promise of one effect: an event that comes again later takes effect again. At least 30 days, and kafka.retention and 7 days; not shorter than retention; 0: for ever"`
 }
 
 // Archiver configures the service that writes the archive.

@@ -102,6 +102,25 @@ catchment.yaml:5:19: ingress.listen: expected host:port, found "127.0.0.1"
 catchment.yaml:5:44: ingress.ops_listen: expected host:port, found "127.0.0.1:http"`)
 }
 
+func TestRetention(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte(`kafka: {retention: 60d}
+processor:
+  retention: 1h
+  results_retention: 30m
+  identity_retention: 40d
+`))
+	require.ErrorContains(t, err, "catchment.yaml:3:14: processor.retention: expected at least 1d")
+	require.ErrorContains(t, err, "catchment.yaml:4:22: processor.results_retention: expected processor.retention beside it")
+	require.ErrorContains(t, err, "catchment.yaml:5:23: processor.identity_retention: expected at least 67d")
+	_, err = Parse("catchment.yaml", []byte("processor: {identity_retention: 90d}\n"))
+	require.ErrorContains(t, err, "processor.identity_retention: expected processor.retention beside it")
+	_, err = Parse("catchment.yaml", []byte("processor: {retention: 20d, identity_retention: 29d}\n"))
+	require.ErrorContains(t, err, "expected at least 30d")
+	f, err := Parse("catchment.yaml", []byte("processor: {retention: 30d, results_retention: 60d, identity_retention: 30d}\n"))
+	require.NoError(t, err)
+	require.Equal(t, 30*24*time.Hour, f.Processor.IdentityRetention)
+}
+
 func TestNothingIsToldTwice(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte("sources: {a: {provider: stripe, secrets: [\"\"]}}\n"), NeedSources)
 	require.EqualError(t, err, "catchment.yaml:1:43: sources.a.secrets[0].value: expected a secret, found an empty text")

@@ -36,8 +36,9 @@ func TestReads(t *testing.T) {
 	}
 	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	for i, e := range [][3]string{{"shop", "a", "order.paid"}, {"shop", "b", "order_paid"}, {"bank", "a", "x"}, {"shop", "c", "order.sent"}} {
-		exec(event, e[0], e[1], e[2], at.Add(time.Duration(i)*time.Hour), []string{"processed", "failed", "unmatched", "dead"}[i])
 		exec(`INSERT INTO catchment.identities VALUES ($1, $2, '\x01', now(), gen_random_uuid())`, e[0], e[1])
+		exec(event, e[0], e[1], e[2], at.Add(time.Duration(i)*time.Hour), []string{"processed", "failed", "unmatched", "dead"}[i])
+		exec(`UPDATE catchment.identities SET first_seen_at = (SELECT stored_at FROM catchment.bodies WHERE source = $1 AND event_id = $2) WHERE source = $1 AND event_id = $2`, e[0], e[1])
 	}
 	exec(`INSERT INTO catchment.results VALUES ('shop', 'b', gen_random_uuid(), 'op', '\x02', 1, 'failed', 'e', 'v', 1, '[{"n":1}]', 'why', now(), interval '2 s')`)
 	exec(`INSERT INTO catchment.retries VALUES ('shop', 'b', 'op', 2, now(), now(), 'why')`)

@@ -13,21 +13,32 @@ import (
 	"github.com/catchment-dev/catchment/pkg/expr"
 )
 
-// ErrNoSchema says that the schema is not there, or older than this release.
-var ErrNoSchema = errors.New("the schema catchment is missing or too old: run catchment migrate")
+// ErrNoSchema says that the schema is not there, or older than this release. Errors that wrap it say which.
+var ErrNoSchema = errors.New("run catchment migrate")
 
-// CheckSchema says whether the schema is there.
+// CheckSchema says whether the schema is at least this release's. A newer one will do: a release works on the schema of
+// the next one, so that processors are replaced one by one. The error wraps ErrNoSchema.
 func (s *Store) CheckSchema(ctx context.Context) error { return CheckPool(ctx, s.pool) }
 
-// CheckPool says whether the schema is there.
+// CheckPool says whether the schema is there and not older than this release's. The error wraps ErrNoSchema.
 func CheckPool(ctx context.Context, db *pgxpool.Pool) error {
-	var there bool
-	err := db.QueryRow(ctx, `SELECT to_regclass('catchment.progress') IS NOT NULL AND to_regclass('catchment.retries') IS NOT NULL`).Scan(&there)
+	needed, err := newest()
 	if err != nil {
+		return err
+	}
+	var there bool
+	if err := db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, versionTable).Scan(&there); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	if !there {
-		return ErrNoSchema
+		return fmt.Errorf("the database has no schema catchment, this release needs its version %d: %w", needed, ErrNoSchema)
+	}
+	var version int64
+	if err := db.QueryRow(ctx, `SELECT coalesce(max(version_id) FILTER (WHERE is_applied), 0) FROM `+versionTable).Scan(&version); err != nil {
+		return fmt.Errorf("postgres: read the version of the schema catchment: %w", err)
+	}
+	if version < needed {
+		return fmt.Errorf("the schema catchment is at version %d, this release needs %d: %w", version, needed, ErrNoSchema)
 	}
 	return nil
 }

@@ -116,9 +116,11 @@ type Detail struct {
 var ErrNoEvent = errors.New("there is no such event")
 
 const storedColumns = `b.seq, b.source, b.event_id, b.type, b.event_time, b.received_at, b.stored_at, b.status, b.provider, b.verdict, b.secret_id,
-	b.content_type, b.body_sha256, octet_length(b.body), b.delivery_id::text, b.delivery_index, b.topic, b.topic_id, b.partition, b."offset", e.deliveries, coalesce(b.note, '')`
+	b.content_type, b.body_sha256, octet_length(b.body), b.delivery_id::text, b.delivery_index, b.topic, b.topic_id, b.partition, b."offset",
+	(1 + (SELECT count(*) FROM catchment.duplicates d WHERE d.source = b.source AND d.event_id = b.event_id)
+	   + (SELECT count(*) FROM catchment.conflicts c WHERE c.source = b.source AND c.event_id = b.event_id))::integer, coalesce(b.note, '')`
 
-const storedFrom = ` FROM catchment.bodies b JOIN catchment.events e ON e.source = b.source AND e.event_id = b.event_id`
+const storedFrom = ` FROM catchment.bodies b`
 
 func (s *Stored) targets() []any {
 	return []any{
@@ -129,16 +131,34 @@ func (s *Stored) targets() []any {
 
 // Events lists events, the last stored first, without headers and bodies.
 func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
-	q := query{}
-	q.where(f)
-	if f.Before > 0 {
-		q.and("b.seq < %s", f.Before)
-	}
 	if f.Limit <= 0 {
 		f.Limit = 100
 	}
-	return q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
+	// Days are opened from the newest on, ever more of them, until there are enough events.
+	for back := 2 * day; ; back *= 8 {
+		from, all := time.Now().Add(-back), back > longAgo
+		q := query{}
+		q.where(f)
+		if f.Before > 0 {
+			q.and("b.seq < %s", f.Before)
+		}
+		if !all {
+			q.and("b.stored_at >= %s", from)
+		}
+		found, err := q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
+		if err != nil || all || len(found) == f.Limit && !slices.ContainsFunc(found, func(s Stored) bool { return s.StoredAt.Before(from.Add(unordered)) }) {
+			return found, err
+		}
+	}
 }
+
+const (
+	day     = 24 * time.Hour
+	longAgo = 2 * 365 * day
+	// unordered is how far stored_at and seq may disagree on which of two events was stored first: a transaction's age, and
+	// the clocks of a server and of the one that takes its place.
+	unordered = time.Hour
+)
 
 // query collects conditions with their parameters.
 type query struct {
@@ -163,6 +183,7 @@ func (q *query) where(f Filter) {
 	}
 	if !f.Since.IsZero() {
 		q.and("b.received_at >= %s", f.Since)
+		q.and("b.stored_at >= %s", f.Since.Add(-day)) // nothing is stored before it is received, but by another clock
 	}
 	if !f.Until.IsZero() {
 		q.and("b.received_at < %s", f.Until)
@@ -189,7 +210,7 @@ func (q *query) stored(ctx context.Context, db *pgxpool.Pool, tail string) ([]St
 	if len(q.conditions) > 0 {
 		sql += ` WHERE ` + strings.Join(q.conditions, ` AND `)
 	}
-	rows, err := db.Query(ctx, sql+tail, q.args...)
+	rows, err := db.Query(ctx, sql+tail, append([]any{onePlan}, q.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
 	}
@@ -226,9 +247,15 @@ func collect[T any](rows pgx.Rows, what string, f pgx.RowToFunc[T]) ([]T, error)
 func Show(ctx context.Context, db *pgxpool.Pool, source, id string) (*Detail, error) {
 	d := &Detail{}
 	targets := append(d.targets(), &d.Headers, &d.Body)
-	err := db.QueryRow(ctx, `SELECT `+storedColumns+`, b.headers, b.body`+storedFrom+` WHERE b.source = $1 AND b.event_id = $2`, source, id).Scan(targets...)
+	at, err := storedAt(ctx, db, source, id)
+	if err != nil {
+		return nil, fmt.Errorf("read event: %w", err)
+	}
+	err = db.QueryRow(ctx, `SELECT `+storedColumns+`, b.headers, b.body`+storedFrom+` WHERE b.source = $1 AND b.event_id = $2 AND b.stored_at = $3`,
+		onePlan, source, id, at).Scan(targets...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("%w: source %s, ID %s", ErrNoEvent, source, id)
+		return nil, fmt.Errorf("%w: source %s, ID %s: it was stored at %s, and processor.retention has removed its body",
+			ErrNoEvent, source, id, at.UTC().Format(time.RFC3339))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
@@ -341,6 +368,7 @@ type Summary struct {
 	Paused      []Paused   `json:"paused"`
 	Jobs        []Job      `json:"jobs"` // that are not over
 	Places      []Place    `json:"progress"`
+	DaysAhead   int        `json:"days_ahead"` // from tomorrow on, for which events have a place; -1: not even for today
 }
 
 // Pending are the attempts of an operation that are still to be made.
@@ -355,9 +383,10 @@ const countExactly = 1_000_000 // rows up to which counting them is cheap
 // Summarize counts what is stored.
 func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 	s := &Summary{}
-	err := db.QueryRow(ctx, `SELECT greatest(reltuples, 0)::bigint, (SELECT max(stored_at) FROM (SELECT stored_at FROM catchment.bodies ORDER BY seq DESC LIMIT 100) AS newest),
+	err := db.QueryRow(ctx, `SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
+			(SELECT max(stored_at) FROM (SELECT stored_at FROM catchment.bodies ORDER BY seq DESC LIMIT 100) AS newest),
 			(SELECT count(*) FROM catchment.retries), (SELECT min(due_at) FROM catchment.retries)
-		FROM pg_catalog.pg_class WHERE oid = 'catchment.bodies'::regclass`).Scan(&s.Events, &s.LastStored, &s.Retries, &s.NextRetry)
+		FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'catchment.bodies'::regclass`).Scan(&s.Events, &s.LastStored, &s.Retries, &s.NextRetry)
 	if err != nil {
 		return nil, fmt.Errorf("count events: %w", err)
 	}
@@ -374,6 +403,9 @@ func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 		return nil, err
 	}
 	if err := s.readWork(ctx, db); err != nil {
+		return nil, err
+	}
+	if s.DaysAhead, err = partitionsAhead(ctx, db); err != nil {
 		return nil, err
 	}
 	s.Places, err = Places(ctx, db)
@@ -421,11 +453,12 @@ type Tailer struct {
 	f    Filter
 	last int64
 	gaps map[int64]time.Time
+	from time.Time // no event to come was stored before
 }
 
 // NewTailer begins behind the last event that is stored now.
 func NewTailer(ctx context.Context, db *pgxpool.Pool, f Filter) (*Tailer, error) {
-	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}}
+	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}, from: time.Now().Add(-day)}
 	if err := db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM catchment.bodies`).Scan(&t.last); err != nil {
 		return nil, fmt.Errorf("tail events: %w", err)
 	}
@@ -443,7 +476,7 @@ func (t *Tailer) Next(ctx context.Context) ([]Stored, error) {
 		}
 		missed = append(missed, seq)
 	}
-	q := query{args: []any{t.last, missed}, conditions: []string{`(b.seq > $1 OR b.seq = ANY($2::bigint[]))`}}
+	q := query{args: []any{t.last, missed, t.from}, conditions: []string{`(b.seq > $1 OR b.seq = ANY($2::bigint[]))`, `b.stored_at >= $3`}}
 	found, err := q.stored(ctx, t.db, fmt.Sprintf(" ORDER BY b.seq LIMIT %d", tailPage))
 	if err != nil {
 		return nil, err
@@ -454,6 +487,9 @@ func (t *Tailer) Next(ctx context.Context) ([]Stored, error) {
 			t.gaps[seq] = now
 		}
 		t.last = max(t.last, s.Cursor)
+		if from := s.StoredAt.Add(-day); from.After(t.from) {
+			t.from = from
+		}
 	}
 	return slices.DeleteFunc(found, func(s Stored) bool { return !t.f.matches(&s) }), nil
 }

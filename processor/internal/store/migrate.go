@@ -20,7 +20,8 @@ const lockID = 0x63617463686d6e74 // "catchmnt"
 
 const versionTable = "catchment.schema_version"
 
-// Migrate brings the schema catchment to this release's state. Several may run at once: one works, the others wait.
+// Migrate brings the schema catchment to this release's state, unless it is a newer one's, and makes the partitions of the
+// next days. Several may run at once: one works, the others wait.
 // The URL must lead straight to the database, since the lock belongs to a session.
 func Migrate(ctx context.Context, url string) (err error) {
 	db, err := sql.Open("pgx", url)
@@ -57,6 +58,9 @@ func Migrate(ctx context.Context, url string) (err error) {
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := conn.ExecContext(ctx, "SELECT catchment.make_partitions($1)", daysAhead); err != nil {
+		return fmt.Errorf("migrate: make partitions: %w", err)
 	}
 	return nil
 }

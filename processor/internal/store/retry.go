@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catchment-dev/catchment/pkg/event"
 )
@@ -22,7 +23,15 @@ type Due struct {
 // ErrNothingDue says that no retry is due.
 var ErrNothingDue = errors.New("nothing is due")
 
-// Due locks at most limit retries of one of the given operations that have waited longest, passing over those that others work on.
+// BodyGoneError says that retries are due whose events' bodies are not there.
+type BodyGoneError struct{ Retries []Due } // of their events, only source and ID are known
+
+func (e *BodyGoneError) Error() string {
+	return fmt.Sprintf("%d events that are due have no body", len(e.Retries))
+}
+
+// Due locks at most limit retries of one of the given operations that have waited longest, and their events, passing over those
+// that others work on. A *BodyGoneError says that events are not there.
 func (t *Tx) Due(ctx context.Context, operations []string, limit int) ([]Due, error) {
 	var operation string
 	err := t.tx.QueryRow(ctx, `SELECT o FROM unnest($1::text[]) AS n(o)
@@ -33,24 +42,84 @@ func (t *Tx) Due(ctx context.Context, operations []string, limit int) ([]Due, er
 	if err != nil {
 		return nil, &OwnError{"find what is due", err}
 	}
-	rows, err := t.tx.Query(ctx, `SELECT r.attempt, r.first_failed_at, r.operation, `+eventColumns+`
-		FROM catchment.retries r JOIN catchment.bodies b ON b.source = r.source AND b.event_id = r.event_id
-		WHERE r.operation = $1 AND r.due_at <= now() ORDER BY r.due_at LIMIT $2 FOR UPDATE OF r, b SKIP LOCKED`, operation, limit)
+	rows, err := t.tx.Query(ctx, `SELECT r.attempt, r.first_failed_at, r.operation, r.source, r.event_id, coalesce(i.first_seen_at, '-infinity')
+		FROM catchment.retries r LEFT JOIN catchment.identities i ON i.source = r.source AND i.event_id = r.event_id
+		WHERE r.operation = $1 AND r.due_at <= now() ORDER BY r.due_at LIMIT $2 FOR UPDATE OF r SKIP LOCKED`, operation, limit)
 	if err != nil {
 		return nil, &OwnError{"find what is due", err}
 	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Due, error) {
-		var d Due
-		err := scanEvent(row, &d.Event, &d.Attempt, &d.FirstFailed, &d.Operation)
+	var places []place
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d Due, err error) {
+		var at pgtype.Timestamptz
+		err = row.Scan(&d.Attempt, &d.FirstFailed, &d.Operation, &d.Event.Source, &d.Event.ID, &at)
+		places = append(places, place{Key{d.Event.Source, d.Event.ID}, at})
 		return d, err
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, &OwnError{"find what is due", err}
-	case len(due) == 0:
+	}
+	if due, err = t.readDue(ctx, due, places); err != nil {
+		return nil, err
+	}
+	if len(due) == 0 {
 		return nil, ErrNothingDue
 	}
 	return due, nil
+}
+
+// readDue reads and locks the events of retries. It returns those retries whose events nobody else works on.
+func (t *Tx) readDue(ctx context.Context, due []Due, places []place) ([]Due, error) {
+	if len(due) == 0 {
+		return nil, nil
+	}
+	s, e, at := columnsOf(places)
+	rows, err := t.tx.Query(ctx, `SELECT k.n, `+eventColumns+` FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS k(s, e, at, n)
+		JOIN catchment.bodies b ON b.source = k.s AND b.event_id = k.e AND b.stored_at = k.at
+		WHERE b.stored_at = ANY($3) ORDER BY k.n FOR UPDATE OF b SKIP LOCKED`, onePlan, s, e, at)
+	if err != nil {
+		return nil, &OwnError{"read what is due", err}
+	}
+	free, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Due, error) {
+		var n int
+		var ev event.Event
+		err := scanEvent(row, &ev, &n)
+		if err != nil {
+			return Due{}, err
+		}
+		d := due[n-1]
+		d.Event = ev
+		return d, nil
+	})
+	if err != nil {
+		return nil, &OwnError{"read what is due", err}
+	}
+	if len(free) == len(due) {
+		return free, nil
+	}
+	return free, t.goneDue(ctx, due, places)
+}
+
+// goneDue returns a *BodyGoneError with the retries whose events are not there; nil: they all are, others work on some.
+func (t *Tx) goneDue(ctx context.Context, due []Due, places []place) error {
+	s, e, at := columnsOf(places)
+	rows, err := t.tx.Query(ctx, `SELECT k.n FROM unnest($1::text[], $2::text[], $3::timestamptz[]) WITH ORDINALITY AS k(s, e, at, n)
+		WHERE NOT EXISTS (SELECT FROM catchment.bodies b WHERE b.source = k.s AND b.event_id = k.e AND b.stored_at = k.at AND b.stored_at = ANY($3))`,
+		onePlan, s, e, at)
+	if err != nil {
+		return &OwnError{"look for events", err}
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return &OwnError{"look for events", err}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	gone := &BodyGoneError{}
+	for _, n := range missing {
+		gone.Retries = append(gone.Retries, due[n-1])
+	}
+	return gone
 }
 
 const eventColumns = `b.source, b.provider, b.event_id, b.type, b.event_time, b.received_at, b.delivery_id::text, b.delivery_index, b.secret_id,
@@ -103,14 +172,25 @@ func (t *Tx) Settle(ctx context.Context, w *Writes, made []Made) error {
 		b.Queue(`DELETE FROM catchment.dead_letters d USING unnest($1::text[], $2::text[], $3::text[]) AS x(s, e, o)
 			WHERE d.source = x.s AND d.event_id = x.e AND d.operation = x.o`, alive[0], alive[1], alive[2])
 	}
-	b.Queue(`UPDATE catchment.bodies b SET status = x.state FROM (
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return &OwnError{"write outcomes", err}
+	}
+	keys := make([]Key, len(made))
+	for i := range made {
+		keys[i] = made[i].Key
+	}
+	places, err := t.places(ctx, keys)
+	if err != nil {
+		return err
+	}
+	_, _, at := columnsOf(places)
+	if _, err := t.tx.Exec(ctx, `UPDATE catchment.bodies b SET status = x.state FROM (
 			SELECT s, e, CASE WHEN bool_or(outcome = 'dead') THEN 'dead' WHEN bool_or(outcome = 'failed') THEN 'failed'
 				WHEN bool_or(outcome = 'deferred') THEN 'deferred' ELSE 'processed' END AS state
 			FROM (SELECT DISTINCT ON (k.s, k.e, r.operation) k.s, k.e, r.outcome FROM unnest($1::text[], $2::text[]) AS k(s, e)
 				JOIN catchment.results r ON r.source = k.s AND r.event_id = k.e ORDER BY k.s, k.e, r.operation, r.attempt DESC) AS newest
 			GROUP BY s, e) AS x
-		WHERE b.source = x.s AND b.event_id = x.e AND b.status <> x.state`, all[0], all[1])
-	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		WHERE b.source = x.s AND b.event_id = x.e AND b.status <> x.state AND b.stored_at = ANY($3)`, onePlan, all[0], all[1], at); err != nil {
 		return &OwnError{"write outcomes", err}
 	}
 	return nil

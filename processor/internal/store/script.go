@@ -26,9 +26,9 @@ func Script() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("read migration: %w", err)
 		}
-		var version int64
-		if _, err := fmt.Sscanf(strings.TrimPrefix(name, "migrations/"), "%d_", &version); err != nil {
-			return "", fmt.Errorf("number of migration %s: %w", name, err)
+		version, err := versionOf(name)
+		if err != nil {
+			return "", err
 		}
 		up, _, _ := strings.Cut(string(text), "-- +goose Down")
 		b.WriteString("\n" + strings.TrimSpace(strings.Replace(up, "-- +goose Up", "", 1)) + "\n")
@@ -36,4 +36,28 @@ func Script() (string, error) {
 	}
 	b.WriteString("\nCOMMIT;\n")
 	return b.String(), nil
+}
+
+// versionOf is the number with which a migration's name begins.
+func versionOf(name string) (version int64, err error) {
+	if _, err := fmt.Sscanf(strings.TrimPrefix(name, "migrations/"), "%d_", &version); err != nil {
+		return 0, fmt.Errorf("number of migration %s: %w", name, err)
+	}
+	return version, nil
+}
+
+// newest is the version of the schema that this release's migrations make.
+func newest() (version int64, err error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return 0, fmt.Errorf("list migrations: %w", err)
+	}
+	for _, name := range names {
+		v, err := versionOf(name)
+		if err != nil {
+			return 0, err
+		}
+		version = max(version, v)
+	}
+	return version, nil
 }

@@ -122,6 +122,10 @@ func Classify(err error) Class {
 		return Transient
 	case "23503", "57014":
 		return Retryable
+	case "23514":
+		if partitioning(pe) { // a table's next partition is not there yet
+			return Retryable
+		}
 	case "0A000":
 		if strings.Contains(pe.Message, "cached plan") {
 			return Transient

@@ -60,12 +60,14 @@ func TestClassify(t *testing.T) {
 		"40001": store.Transient, "40P01": store.Transient, "55P03": store.Transient, "53100": store.Transient, "53300": store.Transient,
 		"08006": store.Transient, "57P01": store.Transient, "57P03": store.Transient, "25006": store.Transient, "XX000": store.Transient, "58030": store.Transient,
 		"23503": store.Retryable, "57014": store.Retryable, "42P01": store.Retryable, "42501": store.Retryable, "P0001": store.Retryable, "0A000": store.Retryable,
-		"22P02": store.Poison, "22021": store.Poison, "23505": store.Poison, "23514": store.Poison, "23502": store.Poison, "54000": store.Poison,
+		"22P02": store.Poison, "22021": store.Poison, "23505": store.Poison, "23502": store.Poison, "54000": store.Poison,
 	} {
 		require.Equal(t, want, store.Classify(fmt.Errorf("x: %w", &pgconn.PgError{Code: code})), code)
 	}
 	require.Equal(t, store.Transient, store.Classify(&pgconn.PgError{Code: "0A000", Message: "cached plan must not change result type"}))
 	require.Equal(t, store.Transient, store.Classify(errors.New("connection reset")))
+	require.Equal(t, store.Poison, store.Classify(&pgconn.PgError{Code: "23514", ConstraintName: "orders_amount_check"}))
+	require.Equal(t, store.Retryable, store.Classify(&pgconn.PgError{Code: "23514", Message: `no partition of relation "orders" found for row`}))
 }
 
 func TestMigrateAtOnce(t *testing.T) {

@@ -19,7 +19,10 @@ CREATE TABLE catchment.identities_5 PARTITION OF catchment.identities FOR VALUES
 CREATE TABLE catchment.identities_6 PARTITION OF catchment.identities FOR VALUES WITH (MODULUS 8, REMAINDER 6);
 CREATE TABLE catchment.identities_7 PARTITION OF catchment.identities FOR VALUES WITH (MODULUS 8, REMAINDER 7);
 
--- What the view events shows. note: why a condition could not be evaluated.
+-- What the view events shows, one partition a UTC day of stored_at, so that a day can be dropped as a whole. stored_at is
+-- the event's first_seen_at in identities (both are their transaction's now()): with it a query by ID opens one day. There
+-- is no default partition: its rows would have to be scanned under a lock whenever a day is made. note: why a condition
+-- could not be evaluated.
 CREATE TABLE catchment.bodies (
     seq            bigint GENERATED ALWAYS AS IDENTITY,
     source         text COLLATE "C" NOT NULL,
@@ -44,9 +47,9 @@ CREATE TABLE catchment.bodies (
     "offset"       bigint NOT NULL,
     leader_epoch   integer NOT NULL,
     note           text,
-    PRIMARY KEY (source, event_id)
-);
-CREATE UNIQUE INDEX bodies_seq ON catchment.bodies (seq);
+    PRIMARY KEY (source, event_id, stored_at)
+) PARTITION BY RANGE (stored_at);
+CREATE INDEX bodies_seq ON catchment.bodies (seq);
 CREATE INDEX bodies_unfinished ON catchment.bodies (status, seq) WHERE status IN ('failed', 'deferred', 'dead');
 
 -- Further deliveries of an event, with the same body.
@@ -182,3 +185,92 @@ SELECT b.source, b.event_id, b.type, b.event_time, b.received_at, b.stored_at, b
        (1 + (SELECT count(*) FROM catchment.duplicates d WHERE d.source = b.source AND d.event_id = b.event_id)
           + (SELECT count(*) FROM catchment.conflicts c WHERE c.source = b.source AND c.event_id = b.event_id))::integer AS deliveries
 FROM catchment.bodies b;
+
+-- Makes the days of bodies from yesterday (clocks differ) to so many ahead, where they are not there, and returns how many
+-- it made. It runs with its owner's rights, since the processor's role may not change the schema; whoever may insert events
+-- may call it. A table that is made first and attached then locks out no writer.
+-- +goose StatementBegin
+CREATE FUNCTION catchment.make_partitions(ahead integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    day   date;
+    name  text;
+    made  integer := 0;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'catchment.bodies', 'INSERT') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s may not insert into catchment.bodies', session_user);
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('catchment.make_partitions'));
+    FOR n IN -1..least(greatest(ahead, 0), 366) LOOP
+        day := today + n;
+        name := 'bodies_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('catchment.' || name) IS NOT NULL OR to_regclass('catchment.' || name || '_open') IS NOT NULL;
+        EXECUTE format('CREATE TABLE catchment.%I (LIKE catchment.bodies INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
+            ' INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION)', name);
+        EXECUTE format('ALTER TABLE catchment.bodies ATTACH PARTITION catchment.%I FOR VALUES FROM (%L) TO (%L)',
+            name, to_char(day, 'YYYY-MM-DD 00:00:00+00'), to_char(day + 1, 'YYYY-MM-DD 00:00:00+00'));
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END $$;
+-- +goose StatementEnd
+
+-- Drops the oldest day of bodies that ended before the given time, and returns it; no row: there is none. Events that are
+-- not done with stay, as a partition of their own, which goes once they are: kept says how many. Whoever may delete events
+-- may call it. Writers wait for it for 200 ms at most: where it cannot have the table in that time, it fails with 55P03.
+-- +goose StatementBegin
+CREATE FUNCTION catchment.drop_partition(before timestamptz, OUT day date, OUT kept bigint) RETURNS SETOF record
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+DECLARE
+    old   record;
+    fresh text;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'catchment.bodies', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s may not delete from catchment.bodies', session_user);
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(hashtext('catchment.drop_partition')) THEN
+        RETURN;
+    END IF;
+    FOR old IN
+        SELECT c.relname::text AS name, to_date(substr(c.relname, 8, 8), 'YYYYMMDD') AS day, c.relname LIKE '%\_open' AS trimmed
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'catchment.bodies'::regclass AND c.relname ~ '^bodies_\d{8}(_open)?$'
+          AND (to_date(substr(c.relname, 8, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC' <= before
+        ORDER BY trimmed, day
+    LOOP
+        day := old.day;
+        kept := 0;
+        IF old.trimmed THEN
+            EXECUTE format('DELETE FROM catchment.%I b WHERE b.status NOT IN (''failed'', ''deferred'', ''dead'')'
+                ' AND NOT EXISTS (SELECT FROM catchment.retries r WHERE r.source = b.source AND r.event_id = b.event_id)', old.name);
+            EXECUTE format('SELECT count(*) FROM (SELECT FROM catchment.%I LIMIT 1) AS x', old.name) INTO kept;
+            CONTINUE WHEN kept > 0;
+        ELSE
+            fresh := old.name || '_open';
+            EXECUTE format('LOCK TABLE catchment.%I IN EXCLUSIVE MODE', old.name); -- readers go on, today's writers as well
+            EXECUTE format('CREATE TABLE catchment.%I (LIKE catchment.bodies INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
+                ' INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION, CONSTRAINT day CHECK (stored_at >= %L AND stored_at < %L))',
+                fresh, to_char(day, 'YYYY-MM-DD 00:00:00+00'), to_char(day + 1, 'YYYY-MM-DD 00:00:00+00'));
+            EXECUTE format('INSERT INTO catchment.%1$I SELECT b.* FROM catchment.%2$I b WHERE b.status IN (''failed'', ''deferred'', ''dead'')'
+                ' UNION ALL SELECT b.* FROM catchment.%2$I b WHERE b.status NOT IN (''failed'', ''deferred'', ''dead'')'
+                ' AND (b.source, b.event_id) IN (SELECT r.source, r.event_id FROM catchment.retries r)', fresh, old.name);
+            GET DIAGNOSTICS kept = ROW_COUNT;
+        END IF;
+        PERFORM set_config('lock_timeout', '200ms', true); -- from here on writers wait
+        EXECUTE format('ALTER TABLE catchment.bodies DETACH PARTITION catchment.%I', old.name);
+        IF kept > 0 THEN
+            EXECUTE format('ALTER TABLE catchment.bodies ATTACH PARTITION catchment.%I FOR VALUES FROM (%L) TO (%L)',
+                fresh, to_char(day, 'YYYY-MM-DD 00:00:00+00'), to_char(day + 1, 'YYYY-MM-DD 00:00:00+00'));
+            EXECUTE format('ALTER TABLE catchment.%I DROP CONSTRAINT day', fresh);
+        ELSIF NOT old.trimmed THEN
+            EXECUTE format('DROP TABLE catchment.%I', fresh);
+        END IF;
+        EXECUTE format('DROP TABLE catchment.%I', old.name);
+        RETURN NEXT;
+        RETURN;
+    END LOOP;
+END $$;
+-- +goose StatementEnd
+
+SELECT catchment.make_partitions(7);
