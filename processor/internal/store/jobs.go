@@ -338,12 +338,13 @@ func (t *Tx) Before(ctx context.Context, works []Work) (map[Work]Before, error) 
 
 // LockEvents locks the events that are stored, and returns them.
 func (t *Tx) LockEvents(ctx context.Context, keys []Key) (map[Key]*event.Event, error) {
-	var s, e []string
-	for _, k := range keys {
-		s, e = append(s, k.Source), append(e, k.ID)
+	places, err := t.places(ctx, keys)
+	if err != nil {
+		return nil, err
 	}
+	s, e, at := columnsOf(places)
 	rows, err := t.tx.Query(ctx, `SELECT `+eventColumns+` FROM catchment.bodies b
-		WHERE (b.source, b.event_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) ORDER BY b.seq FOR UPDATE`, s, e)
+		WHERE (b.source, b.event_id) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND b.stored_at = ANY($3) ORDER BY b.seq FOR UPDATE`, onePlan, s, e, at)
 	if err != nil {
 		return nil, &OwnError{"read events", err}
 	}
