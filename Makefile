@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress bench-processor fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -51,6 +51,12 @@ bench-ingress: build ## measure the ingress against a bare program and Bento on 
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	(cd ingress/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./ingress/bench; \
 	$$dir/bench -ingress bin/catchment-ingress -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
+
+bench-processor: build ## measure the processor against one bare statement, Bento and a transaction an event; writes docs/benchmarks.md
+	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"; rm -rf "$$dir"' EXIT; \
+	bash scripts/parts.sh start "$$dir" kafka postgres >/dev/null; eval "$$(bash scripts/parts.sh env "$$dir")"; \
+	(cd processor/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./processor/bench; \
+	$$dir/bench -processor bin/catchment-processor -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
 
 fuzz: ## run every fuzz target for FUZZTIME (2m)
 	@bash scripts/fuzz.sh $(FUZZTIME) $(MODULES)

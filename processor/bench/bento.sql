@@ -1,0 +1,1 @@
+SELECT last_value FROM bento_events_n_seq
