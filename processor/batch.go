@@ -277,13 +277,15 @@ func (b *batch) run(ctx context.Context) error {
 		return err
 	}
 	r := &walk{held: newest}
-	if !b.apart {
-		if ok, err := b.together(ctx, r); ok || err != nil {
+	for again := !b.apart; again; {
+		ok, overlap, err := b.together(ctx, r)
+		if ok || err != nil {
 			return err
 		}
 		if err := b.tx.Back(ctx); err != nil {
 			return err
 		}
+		again = overlap
 	}
 	for try := 1; ; try++ {
 		err := b.oneByOne(ctx, r, try > maxSuspects)
@@ -375,10 +377,10 @@ func (b *batch) keep(r *walk) {
 	}
 }
 
-// together makes all attempts in one round trip. false: one of them failed.
-func (b *batch) together(ctx context.Context, r *walk) (bool, error) {
+// together makes all attempts in one round trip. ok is false where one of them failed; with overlap the failure is only
+// that of a set, which is not used again.
+func (b *batch) together(ctx context.Context, r *walk) (ok, overlap bool, err error) {
 	r.begin()
-	var calls []store.Call
 	var called []*attempt
 	written := maps.Clone(r.held) // as if all succeed
 	for _, a := range b.plans {
@@ -389,32 +391,59 @@ func (b *batch) together(ctx context.Context, r *walk) (bool, error) {
 		if a.guarded() {
 			written[a.target()] = a.newest()
 		}
-		calls, called = append(calls, a.call), append(called, a)
+		called = append(called, a)
+	}
+	groups := groupSets(called)
+	calls := make([]store.Call, len(groups))
+	for i := range groups {
+		calls[i] = groups[i].call()
 	}
 	if len(calls) == 0 {
 		b.keep(r)
-		return true, nil
+		return true, false, nil
 	}
 	effects, err := b.tx.Run(ctx, calls)
-	fine := err == nil
+	ok = true
 	for i := range effects {
-		if called[i].accept(effects[i]) != nil {
-			called[i].suspect, fine = true, false
-		} else if err == nil {
-			b.settle(r, called[i], &effects[i], nil)
+		switch g := &groups[i]; {
+		case !g.whole(effects[i]):
+			g.set.Retire()
+			ok, overlap = false, true
+		case !g.accept(effects[i]):
+			ok = false
+		case err == nil:
+			for _, a := range g.attempts {
+				effect := g.share(effects[i])
+				b.settle(r, a, &effect, nil)
+			}
 		}
 	}
 	if err != nil && (!isOwn(err) || ctx.Err() != nil) {
-		return false, err
+		return false, false, err
 	}
-	var ce *store.CallError
-	if errors.As(err, &ce) && ce.Call >= 0 && !slices.ContainsFunc(called[:ce.Call], func(a *attempt) bool { return a.suspect }) {
-		called[ce.Call].failure, called[ce.Call].took = err, ce.Took // a timeout is not waited for again
+	if err != nil {
+		return false, overlap || blame(groups, err, ok), nil
 	}
-	if fine {
+	if ok {
 		b.keep(r)
 	}
-	return fine, nil
+	return ok, overlap, nil
+}
+
+// blame finds whose failure err is; fine: all before it did what they must. overlap: it is only that of a set.
+func blame(groups []group, err error, fine bool) (overlap bool) {
+	var ce *store.CallError
+	if !errors.As(err, &ce) || ce.Call < 0 {
+		return false
+	}
+	switch g := &groups[ce.Call]; {
+	case g.set != nil && store.Overlaps(err):
+		g.set.Retire()
+		return true
+	case g.set == nil && fine:
+		g.attempts[0].failure, g.attempts[0].took = err, ce.Took // a timeout is not waited for again
+	}
+	return false
 }
 
 // oneByOne makes the attempts each in a savepoint, and as many as possible in one round trip. alone: those of which rows

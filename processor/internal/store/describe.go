@@ -82,7 +82,7 @@ func (s *Store) Describe(ctx context.Context, st *Statement) error {
 		return err
 	}
 	st.Kinds, st.oids = kinds, sd.ParamOIDs
-	return nil
+	return makeSet(ctx, conn.Conn(), st)
 }
 
 func refused(st *Statement, pe *pgconn.PgError) *StatementError {

@@ -18,6 +18,7 @@ type Statement struct {
 	Params []string // name of $1, $2, …
 	Kinds  []expr.Kind
 	name   string   // under which it is prepared
+	set    *Set     // its form for many events; nil: it has none
 	oids   []uint32 // types of the parameters, once Describe has asked
 	shifts []shift
 }
