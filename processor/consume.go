@@ -65,7 +65,9 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(slices.Concat(opts, ses.options(), s.more)...)
+	alive, drop := context.WithCancel(context.WithoutCancel(ctx))
+	defer drop()
+	client, err := kgo.NewClient(slices.Concat(opts, ses.options(), s.more, []kgo.Opt{kgo.WithContext(alive)})...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}
@@ -80,6 +82,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	client.AllowRebalance()
 	if err := client.LeaveGroupContext(leave); err != nil { // revoke drains the workers and commits
 		s.log.Debug("Kafka did not hear that we leave", slog.Any("error", err))
+		drop() // a client that waits for brokers that do not answer does not close
 	}
 	client.CloseAllowingRebalance()
 	ses.stopAll()

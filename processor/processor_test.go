@@ -33,25 +33,6 @@ func TestOneEvent(t *testing.T) {
 	require.Equal(t, 1.0, r.metric(t, "catchment_processor_events_total", "outcome=processed", "source=shop"))
 }
 
-// The position lies in Postgres: losing Kafka's commits, or dying before one, repeats nothing and skips nothing.
-func TestKafkaCommitsDoNotMatter(t *testing.T) {
-	w := newWorld(t, 2, ledgerSchema...)
-	w.cfg.Operations = []settings.Operation{ledger("shop")}
-	for round := range 3 {
-		for _, id := range ids(string(rune('a'+round)), 50) {
-			w.produce(delivery("shop", id, "x", `{}`))
-		}
-		w.cfg.Processor.Group = "group-" + w.cfg.Kafka.Topic + string(rune('a'+round)) // no commit of the round before
-		r := w.start()
-		w.eventually(50*(round+1), `SELECT count(*) FROM ledger`)
-		require.Zero(t, r.metric(t, "catchment_processor_events_total", "outcome=duplicate"))
-		r.stop()
-	}
-	require.Equal(t, 150, w.count(`SELECT sum(next_offset)::int FROM catchment.progress`))
-	require.Equal(t, 0, w.count(`SELECT count(*) FROM catchment.duplicates`))
-	require.Equal(t, 150, w.count(`SELECT n FROM counters`))
-}
-
 // Postgres goes back in time, as after a failover to a standby that lagged: what it lost is read again.
 func TestPostgresWentBack(t *testing.T) {
 	w := newWorld(t, 1, ledgerSchema...)
