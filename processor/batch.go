@@ -217,8 +217,13 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 			continue
 		}
 		in := input(it.ev)
+		made := map[*operation]*attempt{}
 		for _, op := range b.eng.bySource[it.ev.Source] {
 			if !op.wants(it.ev.Source, it.ev.Type) || !b.matches(op, it, in) {
+				continue
+			}
+			deps, ok := b.before(op, it, made)
+			if !ok {
 				continue
 			}
 			var a *attempt
@@ -227,7 +232,8 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 			} else {
 				a = op.plan(it.ev, in, 1)
 			}
-			a.place = i
+			a.place, a.deps = i, deps
+			made[op] = a
 			b.plans = append(b.plans, a)
 		}
 	}
@@ -258,13 +264,31 @@ func (b *batch) matches(op *operation, it *item, in *expr.Input) bool {
 	ok, err := op.when.EvalBool(in)
 	if err != nil {
 		b.sum.whenErrors[op.spec.Name]++
-		note := op.wrap("when", err).Error()
-		if old := b.notes[it.key()]; old != "" {
-			note = old + "\n" + note
-		}
-		b.notes[it.key()] = note
+		b.note(it, op.wrap("when", err))
 	}
 	return ok && err == nil
+}
+
+// note keeps with the event why an operation that is for it does not run.
+func (b *batch) note(it *item, why error) {
+	note := why.Error()
+	if old := b.notes[it.key()]; old != "" {
+		note = old + "\n" + note
+	}
+	b.notes[it.key()] = note
+}
+
+// before finds the event's attempts on which one of op depends. Where there is none, the operation is not for this event.
+func (b *batch) before(op *operation, it *item, made map[*operation]*attempt) (deps []*attempt, ok bool) {
+	for _, on := range op.after {
+		a := made[on]
+		if a == nil {
+			b.note(it, op.wrap("depends_on", fmt.Errorf("%s does not match this event", on.spec.Name)))
+			return nil, false
+		}
+		deps = append(deps, a)
+	}
+	return deps, true
 }
 
 // run makes the attempts: all together, and after a failure each in a savepoint.
@@ -277,7 +301,7 @@ func (b *batch) run(ctx context.Context) error {
 		return err
 	}
 	r := &walk{held: newest}
-	for again := !b.apart; again; {
+	for again := !b.apart && !slices.ContainsFunc(b.plans, (*attempt).alone); again; {
 		ok, overlap, err := b.together(ctx, r)
 		if ok || err != nil {
 			return err
@@ -457,7 +481,7 @@ func (b *batch) oneByOne(ctx context.Context, r *walk, alone bool) error {
 		return err
 	}
 	for _, a := range b.plans {
-		single := a.suspect || alone && a.op.spec.ExpectRows != "any"
+		single := a.suspect || a.alone() || alone && a.op.spec.ExpectRows != "any"
 		if single || dependsOn(a, next) {
 			if err := flush(); err != nil {
 				return err
@@ -488,6 +512,9 @@ func (b *batch) oneByOne(ctx context.Context, r *walk, alone bool) error {
 // dependsOn says whether what a may do depends on what becomes of the attempts before it. For a guard it does not where
 // all versions have one shape: they come in their order, so that none of them is older than those that were written.
 func dependsOn(a *attempt, before []*attempt) bool {
+	if slices.ContainsFunc(a.deps, func(o *attempt) bool { return slices.Contains(before, o) }) {
+		return true
+	}
 	return a.guarded() && slices.ContainsFunc(before, func(o *attempt) bool {
 		return o.guarded() && o.target() == a.target() && !expr.SameShape(o.version.Key, a.version.Key)
 	})
@@ -553,6 +580,12 @@ func isOwn(err error) bool {
 // admit says whether an attempt may write: its version is not older than the newest. Where the two cannot be compared,
 // or an expression failed, that is the attempt's error.
 func admit(a *attempt, newest map[store.Guard]store.Newest) (bool, error) {
+	if a.number > 0 && len(a.deps) > 0 {
+		var err error
+		if a.held, err = a.wait(); err != nil {
+			return false, err
+		}
+	}
 	if a.held != "" {
 		return false, nil
 	}
@@ -584,10 +617,16 @@ type settlement struct {
 
 	attempt *attempt
 	sign    sign
+
+	published []store.Publication
+	postponed bool // nothing was tried: there is no result
 }
 
 func (s *settlement) appendTo(w *store.Writes) {
-	w.Results = append(w.Results, s.result)
+	w.Published = append(w.Published, s.published...)
+	if !s.postponed {
+		w.Results = append(w.Results, s.result)
+	}
 	if s.retry != nil {
 		w.Retries = append(w.Retries, *s.retry)
 	}
@@ -607,20 +646,28 @@ func judge(a *attempt, effect *store.Effect, err error, now time.Time) *settleme
 	switch {
 	case a.held != "":
 		s.result.Outcome, s.result.Error = deferred, a.held
+		s.result.Attempt = 0
 		s.retry = &store.Retry{Key: a.key(), Operation: a.op.spec.Name, Attempt: 1, FirstFailed: now, Error: a.held}
+		if a.number > 0 { // it waits for others of its event
+			s.retry.In = dependencyPoll
+		}
 	case err != nil:
 		s.result.Started, s.result.Took = now.Add(-a.took), a.took
 		s.fail(a, err, now)
 	case effect != nil:
-		s.result.Outcome = succeeded
+		s.result.Outcome, s.published = succeeded, a.publish
 	}
+	a.outcome = s.result.Outcome
 	return s
 }
 
 func (s *settlement) fail(a *attempt, err error, now time.Time) {
 	msg, reason := store.Message(err), ""
 	var shape *shapeError
+	var dependency *dependencyError
 	switch {
+	case errors.As(err, &dependency):
+		reason = reasonDependency
 	case a.err != nil, errors.As(err, &shape):
 		reason = reasonExpression
 	case store.Classify(err) == store.Poison:

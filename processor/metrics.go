@@ -26,6 +26,11 @@ type metrics struct {
 	retries    prometheus.Gauge
 	circuits   *prometheus.GaugeVec
 	upkeep     *upkeepMetrics
+
+	outboxRecords   prometheus.Gauge
+	outboxOldest    prometheus.Gauge
+	outboxPublished *prometheus.CounterVec
+	outboxFailures  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
@@ -67,10 +72,16 @@ func newMetrics(reg prometheus.Registerer, sources map[string]bool) *metrics {
 		retries:  gauge("processor_retries_pending", "Attempts that are still to be made."),
 		circuits: gauges("processor_circuit_open", "1: the operation's circuit is open, its attempts wait.", "operation"),
 		upkeep:   newUpkeepMetrics(reg),
+
+		outboxRecords:   gauge("processor_outbox_records", "Records that are committed and not yet published."),
+		outboxOldest:    gauge("processor_outbox_oldest_seconds", "How long the oldest of them has waited."),
+		outboxPublished: counters("processor_outbox_published_total", "Records that Kafka has acknowledged.", "topic"),
+		outboxFailures:  counters("processor_outbox_failures_total", "Tries to publish that did not succeed as a whole.", "topic"),
 	}
 	m.headroom.Set(math.Inf(1))
 	reg.MustRegister(m.events, m.operations, m.whenErrors, m.batch, m.fenced, m.unknown, m.tries, m.lag, m.oldest, m.headroom,
-		m.halted, m.letters, m.retries, m.circuits)
+		m.halted, m.letters, m.retries, m.circuits,
+		m.outboxRecords, m.outboxOldest, m.outboxPublished, m.outboxFailures)
 	return m
 }
 

@@ -50,6 +50,10 @@ func (s *Service) observe(ctx context.Context) {
 func (s *Service) count(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if n, oldest, err := s.engine.store.OutboxStanding(ctx); err == nil {
+		s.metrics.outboxRecords.Set(float64(n))
+		s.metrics.outboxOldest.Set(oldest.Seconds())
+	}
 	st, err := s.engine.store.Standing(ctx)
 	if err != nil {
 		s.log.Debug("dead letters could not be counted", slog.Any("error", err))

@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
@@ -20,7 +23,7 @@ import (
 // reserved are the parameters that every statement may use without defining them.
 var reserved = []string{"body", "delivery_id", "entity", "id", "received_at", "source", "time", "type", "version"}
 
-// later are parameter names that are kept free.
+// later are parameters of operations with each; no others are called so.
 var later = []string{"index", "item"}
 
 // operation is a compiled entry of operations.
@@ -30,10 +33,15 @@ type operation struct {
 	index      int
 	rank       int    // place among the operations; those that share a guard have one rank
 	scope      string // the guard; empty: no version
+	level      int    // operations run after those of lower levels
+	after      []*operation
 	when       *expr.Program
 	entity     *expr.Program
 	version    *expr.Program
+	each       *expr.Program
 	params     map[string]*expr.Program
+	publish    *publishing
+	handler    func(context.Context, pgx.Tx, *event.Event) (rows int64, returned []byte, err error)
 	statements []*store.Statement
 	definition []byte // JSON
 	digest     []byte // SHA-256 of definition
@@ -46,7 +54,11 @@ func compile(cfg *settings.File) ([]*operation, config.Errors) {
 	if err != nil {
 		return nil, config.Errors{cfg.Errorf("operations", "%v", err)}
 	}
-	c := &compiler{cfg: cfg, env: env}
+	inner, err := env.Each()
+	if err != nil {
+		return nil, config.Errors{cfg.Errorf("operations", "%v", err)}
+	}
+	c := &compiler{cfg: cfg, env: env, inner: inner}
 	ops := make([]*operation, len(cfg.Operations))
 	ranks := map[string]int{}
 	for i, spec := range cfg.Operations {
@@ -60,13 +72,15 @@ func compile(cfg *settings.File) ([]*operation, config.Errors) {
 		}
 		ops[i] = op
 	}
+	c.link(ops)
 	return ops, c.errs
 }
 
 type compiler struct {
-	cfg  *settings.File
-	env  *expr.Env
-	errs config.Errors
+	cfg   *settings.File
+	env   *expr.Env
+	inner *expr.Env // of what is evaluated for each element
+	errs  config.Errors
 }
 
 func (c *compiler) fail(path, format string, args ...any) {
@@ -91,13 +105,19 @@ func (c *compiler) operation(i int, spec settings.Operation) *operation {
 			c.fail(op.path+".version", "a version needs an entity: expected the key entity beside it")
 		}
 	}
+	op.each = c.expression(op.path+".each", spec.Each, c.env.CompileList)
+	env := c.env
+	if spec.Each != "" {
+		env = c.inner
+	}
+	c.publish(op, env)
 	for _, name := range slices.Sorted(maps.Keys(spec.Params)) {
 		path := op.path + ".params." + name
 		if slices.Contains(reserved, name) || slices.Contains(later, name) {
 			c.fail(path, "the name @%s is reserved: expected another name", name)
 			continue
 		}
-		op.params[name] = c.expression(path, spec.Params[name], c.env.Compile)
+		op.params[name] = c.expression(path, spec.Params[name], env.Compile)
 	}
 	c.statements(op)
 	op.definition = definition(spec)
@@ -111,16 +131,25 @@ func (c *compiler) operation(i int, spec settings.Operation) *operation {
 func definition(s settings.Operation) []byte {
 	def := map[string]any{
 		"name": s.Name, "on": map[string]any{"source": s.On.Source, "types": append([]string{}, s.On.Types...)},
-		"sql": []string(s.SQL), "expect_rows": s.ExpectRows, "timeout": s.Timeout.String(),
+		"expect_rows": s.ExpectRows, "timeout": s.Timeout.String(),
 		"retry": map[string]any{"max_attempts": s.Retry.MaxAttempts, "initial": s.Retry.Initial.String(), "max": s.Retry.Max.String()},
 	}
-	for key, value := range map[string]string{"when": s.When, "entity": s.Entity, "version": s.Version, "guard": s.Guard} {
+	for key, value := range map[string]string{"when": s.When, "entity": s.Entity, "version": s.Version, "guard": s.Guard, "each": s.Each, "handler": s.Handler} {
 		if value != "" {
 			def[key] = value
 		}
 	}
 	if len(s.Params) > 0 {
 		def["params"] = s.Params
+	}
+	if len(s.SQL) > 0 {
+		def["sql"] = []string(s.SQL)
+	}
+	if len(s.DependsOn) > 0 {
+		def["depends_on"] = []string(s.DependsOn)
+	}
+	if p := s.Publish; p != nil {
+		def["publish"] = map[string]any{"topic": p.Topic, "key": p.Key, "value": p.Value}
 	}
 	b, _ := json.Marshal(def) // texts, numbers and maps of them always have a JSON form
 	return b
@@ -133,6 +162,10 @@ func withDefaults(s settings.Operation) settings.Operation {
 	}
 	if s.Timeout <= 0 {
 		s.Timeout = 10 * time.Second
+	}
+	if p := s.Publish; p != nil && p.Key == "" {
+		withKey := *p
+		withKey.Key, s.Publish = "id", &withKey
 	}
 	if s.Retry.MaxAttempts <= 0 {
 		s.Retry.MaxAttempts = 10
@@ -173,10 +206,7 @@ func flatten(err error) []error {
 func (c *compiler) statements(op *operation) {
 	known := func(name string) bool {
 		_, ok := op.spec.Params[name]
-		return ok || slices.Contains(reserved, name)
-	}
-	if len(op.spec.SQL) == 0 {
-		c.fail(op.path+".sql", "expected a statement")
+		return ok || slices.Contains(reserved, name) || op.spec.Each != "" && slices.Contains(later, name)
 	}
 	used := map[string]bool{}
 	for j, src := range op.spec.SQL {
@@ -203,6 +233,8 @@ func (c *compiler) statements(op *operation) {
 
 func (c *compiler) parameter(op *operation, path, name string, known func(string) bool) {
 	switch {
+	case op.spec.Each == "" && slices.Contains(later, name):
+		c.fail(path, "@%s is used: expected the key each", name)
 	case !known(name):
 		c.fail(path, "@%s is not defined: expected it under params, or one of @%s", name, strings.Join(reserved, " @"))
 	case name == "entity" && op.spec.Entity == "":
@@ -227,12 +259,12 @@ func (op *operation) wants(source, typ string) bool {
 	if len(op.spec.On.Types) == 0 {
 		return true
 	}
-	for _, t := range op.spec.On.Types {
-		if prefix, ok := strings.CutSuffix(t, "*"); t == typ || ok && strings.HasPrefix(typ, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(op.spec.On.Types, func(pattern string) bool { return matchesType(pattern, typ) })
+}
+
+func matchesType(pattern, typ string) bool {
+	prefix, ok := strings.CutSuffix(pattern, "*")
+	return pattern == typ || ok && strings.HasPrefix(typ, prefix)
 }
 
 // attempt is one operation to be tried for one event.
@@ -243,7 +275,10 @@ type attempt struct {
 	entity  *string
 	version *expr.Version
 	call    store.Call
-	err     error         // an expression failed: the attempt is dead
+	publish []store.Publication
+	deps    []*attempt    // for the same event, before this one
+	outcome string        // once it is settled
+	err     error         // an expression failed, or a dependency is dead: the attempt is dead
 	held    string        // why the attempt is not made now; empty: it is
 	place   int           // of the event in its batch
 	odd     bool          // the version has another shape than the first of its entity in the batch
@@ -294,6 +329,9 @@ func (a *attempt) guard(in *expr.Input) error {
 		if err != nil {
 			return op.wrap("version", err)
 		}
+		if len(v.Text) > maxEntity {
+			return op.wrap("version", fmt.Errorf("%s: the version is longer than %d bytes", op.version, maxEntity))
+		}
 		a.version = &v
 	}
 	return nil
@@ -303,18 +341,50 @@ func (op *operation) wrap(key string, err error) error {
 	return fmt.Errorf("%s.%s: %w", op.path, key, err)
 }
 
+// maxElements bounds the list of each.
+const maxElements = 10_000
+
+// bind evaluates the parameters, and what is published: once, or for each element.
 func (a *attempt) bind(in *expr.Input) error {
-	type slot struct {
-		name string
-		kind expr.Kind
+	a.call.Timeout, a.call.Every = a.op.spec.Timeout, len(a.op.statements)
+	if f := a.op.handler; f != nil {
+		a.call.Func = func(ctx context.Context, tx pgx.Tx) (int64, []byte, error) { return f(ctx, tx, a.ev) }
 	}
-	done := map[slot]any{}
-	a.call.Timeout = a.op.spec.Timeout
-	a.call.Statements = a.op.statements
+	if a.op.each == nil {
+		return a.element(in, -1, map[slot]any{})
+	}
+	items, err := a.op.each.EvalList(in, maxElements)
+	if err != nil {
+		return a.op.wrap("each", err)
+	}
+	whole := map[slot]any{} // what is the same for all elements
+	defer func() { in.Item, in.Index = nil, 0 }()
+	for i, item := range items {
+		in.Item, in.Index = item, i
+		if err := a.element(in, i, whole); err != nil {
+			return fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// slot is a parameter in one of the forms in which it is bound.
+type slot struct {
+	name string
+	kind expr.Kind
+}
+
+// element binds the statements for one element; index -1: there is no each.
+func (a *attempt) element(in *expr.Input, index int, whole map[slot]any) error {
+	own := map[slot]any{}
 	for _, st := range a.op.statements {
 		args := make([]any, len(st.Params))
 		for i, name := range st.Params {
 			key := slot{name, st.Kinds[i]}
+			done := whole
+			if a.op.perElement(name) {
+				done = own
+			}
 			v, ok := done[key]
 			if !ok {
 				var err error
@@ -325,9 +395,17 @@ func (a *attempt) bind(in *expr.Input) error {
 			}
 			args[i] = v
 		}
-		a.call.Args = append(a.call.Args, args)
+		a.call.Statements, a.call.Args = append(a.call.Statements, st), append(a.call.Args, args)
+	}
+	if a.op.publish != nil {
+		return a.publication(in, index)
 	}
 	return nil
+}
+
+// perElement says whether a parameter may differ from one element to the next.
+func (op *operation) perElement(name string) bool {
+	return op.each != nil && (slices.Contains(later, name) || op.params[name] != nil && op.params[name].Uses(later...))
 }
 
 func (a *attempt) value(in *expr.Input, name string, kind expr.Kind) (any, error) {
@@ -345,6 +423,8 @@ func (a *attempt) value(in *expr.Input, name string, kind expr.Kind) (any, error
 		return a.ev.ID, nil
 	case "type":
 		return a.ev.Type, nil
+	case "item", "index":
+		return a.elementValue(in, name, kind)
 	case "delivery_id":
 		return a.ev.DeliveryID, nil
 	case "entity":
@@ -366,11 +446,29 @@ func (a *attempt) value(in *expr.Input, name string, kind expr.Kind) (any, error
 	return v, nil
 }
 
-// accept checks expect_rows; an attempt that fails it is made again.
+func (a *attempt) elementValue(in *expr.Input, name string, kind expr.Kind) (any, error) {
+	v := in.Item
+	if name == "index" {
+		v = expr.Number(in.Index)
+	}
+	p, err := expr.Param(v, kind)
+	if err != nil {
+		return nil, fmt.Errorf("%s.sql: @%s: %w", a.op.path, name, err)
+	}
+	return p, nil
+}
+
+// alone says that an attempt cannot be one of several in a round trip.
+func (a *attempt) alone() bool { return a.op.handler != nil && a.err == nil && a.held == "" }
+
+// accept checks expect_rows, for each element; an attempt that fails it is made again.
 func (a *attempt) accept(e store.Effect) error {
 	switch want := a.op.spec.ExpectRows; {
-	case want == "some" && e.Rows < 1, want == "one" && e.Rows != 1:
-		return fmt.Errorf("expect_rows: expected %s, the statement touched %d", want, e.Rows)
+	case e.Least < 0: // there was no element
+	case want == "some" && e.Least < 1, want == "one" && e.Least != 1:
+		return fmt.Errorf("expect_rows: expected %s, the statement touched %d", want, e.Least)
+	case want == "one" && e.Most != 1:
+		return fmt.Errorf("expect_rows: expected %s, the statement touched %d", want, e.Most)
 	}
 	return nil
 }
@@ -390,6 +488,9 @@ func (a *attempt) guarded() bool { return a.err == nil && a.version != nil }
 // one order, and by version within an entity, so that each newer one is written;
 // odd versions come last.
 func compareAttempts(a, b *attempt) int {
+	if a.op.level != b.op.level {
+		return a.op.level - b.op.level
+	}
 	if a.op.rank != b.op.rank {
 		return a.op.rank - b.op.rank
 	}

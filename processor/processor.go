@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -50,10 +51,11 @@ type Service struct {
 	more []kgo.Opt // of the consumer, for tests
 }
 
-// New checks the operations and makes the service. The error is config.Errors when the configuration is wrong.
-func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+// New checks the operations and makes the service, with the handlers that they name. The error is config.Errors when the configuration is wrong.
+func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handlers ...Handler) (*Service, error) {
 	ops, errs := compile(cfg)
 	reader, more := newReader(cfg)
+	errs = append(errs, attach(cfg, ops, handlers, log)...)
 	if err := append(errs, more...).Err(); err != nil {
 		return nil, err
 	}
@@ -136,6 +138,7 @@ func (s *Service) Run(ctx context.Context) error {
 	wg.Go(func() { s.engine.jobs(background, s.behind()) })
 	wg.Go(func() { s.makeAhead(background) })
 	wg.Go(func() { s.age(background) })
+	wg.Go(func() { s.relay(background) })
 	for ctx.Err() == nil {
 		var id [16]byte
 		s.enter("waiting for Kafka")
@@ -155,12 +158,13 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) setEngine(db *store.Store) {
 	e := &engine{
 		store: db, ops: s.ops, reader: s.reader, byName: map[string]*operation{}, bySource: map[string][]*operation{},
-		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, now: time.Now, log: s.log, metrics: s.metrics,
+		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, now: time.Now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
 	}
+	db.PublishResults(s.cfg.Kafka.Results())
 	for _, waived := range s.cfg.Kafka.Accept {
 		e.gapsOK = e.gapsOK || waived == kafka.CheckCleanup
 	}
-	for _, op := range s.ops {
+	for _, op := range slices.SortedStableFunc(slices.Values(s.ops), func(a, b *operation) int { return a.level - b.level }) {
 		e.byName[op.spec.Name] = op
 		e.metrics.circuits.WithLabelValues(op.spec.Name).Set(0)
 		e.bySource[op.spec.On.Source] = append(e.bySource[op.spec.On.Source], op)

@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/catchment-dev/catchment/pkg/event"
@@ -40,12 +41,15 @@ func (e *engine) perform(ctx context.Context, tx *store.Tx, tasks []*task, caref
 		plans[i] = t.op.plan(t.ev, input(t.ev), t.number) //nolint:contextcheck // an expression has a deadline of its own
 		plans[i].first = t.first
 	}
+	if err := inquire(ctx, tx, plans); err != nil {
+		return nil, err
+	}
 	newest, err := lockGuards(ctx, tx, plans)
 	if err != nil {
 		return nil, err
 	}
 	r := &round{eng: e, tx: tx, newest: newest, writes: store.Writes{Newest: map[store.Guard]store.Newest{}}}
-	if careful {
+	if careful || slices.ContainsFunc(plans, (*attempt).alone) {
 		for i, a := range plans {
 			if i > 0 && e.now().Sub(began) > taskTime {
 				break
@@ -123,7 +127,11 @@ func (r *round) all(ctx context.Context, tasks []*task, plans []*attempt) error 
 
 func (r *round) settle(t *task, a *attempt, effect *store.Effect, err error) {
 	s := judge(a, effect, err, r.eng.now())
-	if t.final && s.retry != nil {
+	if a.held != "" { // it has waited before
+		s.postponed = true
+		s.retry.In, s.retry.Attempt = again(r.eng.now().Sub(t.first)), max(t.number, 1)
+	}
+	if t.final && !s.postponed && s.retry != nil {
 		s.retry, s.result.Outcome = nil, dead
 		s.letter = a.letter(reasonExhausted, s.result.Error, r.eng.now())
 	}

@@ -41,6 +41,7 @@ type engine struct {
 	now       func() time.Time
 	log       *slog.Logger
 	metrics   *metrics
+	publish   chan struct{} // something may be in the outbox
 }
 
 // lostError says that a partition's position is no longer in the log. The partition halts.
@@ -419,6 +420,7 @@ func (w *worker) committed(b *batch, took time.Duration) {
 		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
 	}
 	w.eng.metrics.add(b.sum, took)
+	w.eng.published()
 	w.moved(pos)
 }
 

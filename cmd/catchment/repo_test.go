@@ -164,7 +164,7 @@ func TestRoomSigns(t *testing.T) {
 
 var (
 	sqlText    = regexp.MustCompile(`(?is)^\s*(SELECT|INSERT|UPDATE|DELETE)\s.*\s(FROM|INTO|SET)\s|^\s*(INSERT\s+INTO|DELETE\s+FROM|SELECT\s+\S+\()`)
-	headerName = regexp.MustCompile(`^(ce_[a-z]+|http_[a-z0-9_-]*|catchment_(version|delivery_id|provider|received_at|secret_id|remote_addr|method|path|query|signed_url|verdict))$`)
+	headerName = regexp.MustCompile(`^(ce_[a-z]+|http_[a-z0-9_-]*|catchment_(version|delivery_id|provider|received_at|secret_id|remote_addr|method|path|query|signed_url|verdict|event_id|operation|attempt|outcome))$`)
 )
 
 // TestRooms wants SQL and the names of record headers in one room each.

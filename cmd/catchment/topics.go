@@ -34,10 +34,10 @@ type topicFinding struct {
 }
 
 func newTopics(a *app) *cobra.Command {
-	return group("topics", "Create or judge the topic of all deliveries",
+	return group("topics", "Create or judge the topics",
 		&cobra.Command{
 			Use:   "ensure",
-			Short: "Create the topic when it does not exist, and judge it",
+			Short: "Create the topics when they do not exist, and judge that of the deliveries",
 			Args:  exactly(0),
 			RunE:  func(cmd *cobra.Command, _ []string) error { return a.topics(cmd.Context(), true) },
 		},
@@ -63,7 +63,7 @@ func (a *app) topics(ctx context.Context, create bool) error {
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
 	if create {
-		if err := kafka.EnsureTopic(ctx, cl, cfg.Kafka, cfg.Kafka.Topic, largestBody(cfg)); err != nil {
+		if err := ensureTopics(ctx, cl, cfg); err != nil {
 			return err
 		}
 	}
@@ -76,6 +76,17 @@ func (a *app) topics(ctx context.Context, create bool) error {
 	}
 	if !r.Safe {
 		return fmt.Errorf("topic %s may lose what was acknowledged: change it (kafka-configs.sh), or waive a check by its name in kafka.accept", r.Topic)
+	}
+	return nil
+}
+
+// ensureTopics makes the topic of all deliveries and, unless it is off, that of the results.
+func ensureTopics(ctx context.Context, cl *kgo.Client, cfg *settings.File) error {
+	if err := kafka.EnsureTopic(ctx, cl, cfg.Kafka, cfg.Kafka.Topic, largestBody(cfg)); err != nil {
+		return err
+	}
+	if results := cfg.Kafka.Results(); results != "" {
+		return kafka.EnsureTopic(ctx, cl, cfg.Kafka, results, 0)
 	}
 	return nil
 }

@@ -24,7 +24,6 @@ import (
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devkafka"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devpg"
-	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/pkg/telemetry"
@@ -266,7 +265,7 @@ func (n *node) startParts(ctx context.Context) error {
 	return n.createOrders(ctx)
 }
 
-// ensureTopic makes the topic before anybody asks for it, so that a first start has nothing to complain of.
+// ensureTopic makes the topics before anybody asks for it, so that a first start has nothing to complain of.
 func (n *node) ensureTopic(ctx context.Context) error {
 	cl, err := kafkaClient(n.cfg)
 	if err != nil {
@@ -275,7 +274,7 @@ func (n *node) ensureTopic(ctx context.Context) error {
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
 	defer cancel()
-	return kafka.EnsureTopic(ctx, cl, n.cfg.Kafka, n.cfg.Kafka.Topic, largestBody(n.cfg))
+	return ensureTopics(ctx, cl, n.cfg)
 }
 
 // brokerPort returns the port of the one broker that the configuration must name.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/ext"
 )
 
@@ -28,6 +30,15 @@ const (
 // body and raw; CEL's standard functions and its strings, lists, math and base64 extensions; optional syntax.
 // It is safe for concurrent use.
 type Env struct{ cel *cel.Env }
+
+// Each is the environment of expressions that are evaluated for each element of a list: item and index besides.
+func (e *Env) Each() (*Env, error) {
+	in, err := e.cel.Extend(cel.Variable("item", cel.DynType), cel.Variable("index", cel.IntType))
+	if err != nil {
+		return nil, fmt.Errorf("make CEL environment: %w", err)
+	}
+	return &Env{cel: in}, nil
+}
 
 // NewEnv makes the environment. It fails only on a defect of this package.
 func NewEnv() (*Env, error) {
@@ -102,6 +113,30 @@ func (e *Env) CompileBool(src string) (*Program, error) {
 	return p, nil
 }
 
+// CompileList is Compile for a list: the expression must give one, or what is known only at run time.
+func (e *Env) CompileList(src string) (*Program, error) {
+	p, err := e.Compile(src)
+	if err != nil {
+		return nil, err
+	}
+	t := p.ast.OutputType()
+	if t.Kind() == types.OpaqueKind && t.TypeName() == "optional_type" {
+		t = t.Parameters()[0]
+	}
+	if t.Kind() != types.ListKind && t.Kind() != types.DynKind {
+		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: "expected a list, found " + t.String()}
+	}
+	return p, nil
+}
+
+// Uses says whether the expression names one of the variables.
+func (p *Program) Uses(names ...string) bool {
+	found := ast.MatchDescendants(ast.NavigateAST(p.ast.NativeRep()), func(e ast.NavigableExpr) bool {
+		return e.Kind() == ast.IdentKind && slices.Contains(names, e.AsIdent())
+	})
+	return len(found) > 0
+}
+
 // String returns the expression's source.
 func (p *Program) String() string { return p.src }
 
@@ -145,6 +180,32 @@ func (p *Program) EvalBool(in *Input) (bool, error) {
 		return false, p.fail("expected a bool, found " + typeName(v))
 	}
 	return bool(b), nil
+}
+
+// EvalList computes a list's elements, at most limit of them. Null and an empty optional have none; a value that is no
+// list, or a longer one, is an *EvalError.
+func (p *Program) EvalList(in *Input, limit int) ([]ref.Val, error) {
+	v, err := p.Eval(in)
+	if err != nil {
+		return nil, err
+	}
+	v = unwrap(v)
+	if v == types.NullValue {
+		return nil, nil
+	}
+	list, ok := v.(traits.Lister)
+	if !ok {
+		return nil, p.fail("expected a list, found " + typeName(v))
+	}
+	n, ok := list.Size().(types.Int)
+	if !ok || int(n) > limit {
+		return nil, p.fail(fmt.Sprintf("the list has %d elements: expected at most %d", n, limit))
+	}
+	out := make([]ref.Val, 0, n)
+	for it := list.Iterator(); it.HasNext() == types.True; {
+		out = append(out, it.Next())
+	}
+	return out, nil
 }
 
 // EvalText computes an expression and gives its value's text form; null and an empty optional are "".

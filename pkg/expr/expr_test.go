@@ -242,3 +242,59 @@ func BenchmarkEval(b *testing.B) {
 		}
 	}
 }
+
+func TestEach(t *testing.T) {
+	env, err := expr.NewEnv()
+	require.NoError(t, err)
+	_, err = env.Compile("item.x")
+	require.ErrorContains(t, err, "undeclared reference to 'item'")
+	for src, want := range map[string]string{`"a"`: "expected a list, found string", `1`: "expected a list, found int", `{"a": [1]}`: "expected a list, found map"} {
+		_, err = env.CompileList(src)
+		require.ErrorContains(t, err, want)
+	}
+	each, err := env.Each()
+	require.NoError(t, err)
+	value, err := each.Compile(`item.x + "/" + string(index) + "/" + body.s`)
+	require.NoError(t, err)
+	require.True(t, value.Uses("item"))
+	require.False(t, value.Uses("headers", "raw"))
+	in := input("", `{"s":"z","list":[{"x":"a"},{"x":"b"}],"nil":null,"map":{}}`)
+	for src, want := range map[string]string{
+		`body.list`: "a/0/z b/1/z", `body.list.filter(l, l.x == "b")`: "b/0/z", `[]`: "", `body.?nope`: "", `body.nil`: "", `body.?list`: "a/0/z b/1/z",
+	} {
+		p, err := env.CompileList(src)
+		require.NoError(t, err, src)
+		items, err := p.EvalList(in, 2)
+		require.NoError(t, err, src)
+		var got []string
+		for i, item := range items {
+			in.Item, in.Index = item, i
+			s, err := value.EvalText(in)
+			require.NoError(t, err)
+			got = append(got, s)
+		}
+		require.Equal(t, want, strings.Join(got, " "), src)
+	}
+	for src, want := range map[string]string{`body.map`: "expected a list, found map", `body.s`: "expected a list, found string", `[1,2,3]`: "the list has 3 elements: expected at most 2", `body.nope`: "no such key"} {
+		p, err := each.Compile(src)
+		require.NoError(t, err)
+		_, err = p.EvalList(in, 2)
+		require.ErrorContains(t, err, want, src)
+	}
+}
+
+func TestEncode(t *testing.T) {
+	for src, want := range map[string]string{`"a\"b"`: `a"b`, `b"\xff"`: "\xff", `1`: `1`, `{"b": [1, null], "a": "x"}`: `{"a":"x","b":[1,null]}`, `time`: `"2026-11-23T10:00:00.123456789Z"`, `true`: `true`} {
+		v, err := compile(t, src).Eval(input("", ""))
+		require.NoError(t, err)
+		b, isJSON, err := expr.Encode(v)
+		require.NoError(t, err)
+		require.Equal(t, want, string(b))
+		require.Equal(t, src[0] != '"' && src[0] != 'b', isJSON, src)
+	}
+	v, err := compile(t, "body.?x").Eval(input("", "{}"))
+	require.NoError(t, err)
+	b, _, err := expr.Encode(v)
+	require.NoError(t, err)
+	require.Nil(t, b)
+}

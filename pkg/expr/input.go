@@ -28,6 +28,8 @@ type Input struct {
 	Headers          map[string][]string // lower-case name to values
 	ContentType      string              // empty: the content-type of Headers
 	Raw              []byte
+	Item             ref.Val // of an environment made by Each; may change between two evaluations
+	Index            int     // likewise
 
 	decoded bool
 	body    ref.Val
@@ -60,6 +62,13 @@ func (in *Input) ResolveName(name string) (any, bool) {
 		return in.decodedBody(), true
 	case "raw":
 		return types.Bytes(in.Raw), true
+	case "item":
+		if in.Item == nil {
+			return types.NullValue, true
+		}
+		return in.Item, true
+	case "index":
+		return types.Int(in.Index), true
 	}
 	return nil, false
 }

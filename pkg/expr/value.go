@@ -370,3 +370,21 @@ func nonNil(b []byte) []byte {
 
 // Bytes makes a CEL value of bytes.
 func Bytes(b []byte) ref.Val { return types.Bytes(b) }
+
+// Number makes a CEL value of an integer.
+func Number(n int) ref.Val { return types.Int(n) }
+
+// Encode gives a value as the bytes of a message: text and bytes as they are, all else as JSON; nil for null.
+func Encode(v ref.Val) (b []byte, isJSON bool, err error) {
+	switch t := unwrap(v).(type) {
+	case types.Null:
+		return nil, false, nil
+	case types.String:
+		return []byte(t), false, nil
+	case types.Bytes:
+		return nonNil(t), false, nil
+	default:
+		text, err := JSON(t)
+		return []byte(text), true, err
+	}
+}

@@ -257,6 +257,27 @@ func (f *File) checkRetention() (errs config.Errors) {
 	return errs
 }
 
+var reTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// misfits are keys of an operation that do not go together, by their path below it.
+func (op *Operation) misfits() map[string]string {
+	wrong := map[string]string{}
+	if len(op.SQL) == 0 && op.Handler == "" && op.Publish == nil {
+		wrong[""] = "there is nothing to do: expected sql, handler or publish"
+	}
+	if op.Handler != "" {
+		for key, given := range map[string]bool{".sql": len(op.SQL) > 0, ".params": len(op.Params) > 0, ".each": op.Each != ""} {
+			if given {
+				wrong[key] = "the operation has a handler: expected no " + key[1:] + " beside it"
+			}
+		}
+	}
+	if op.ExpectRows != "" && op.ExpectRows != "any" && len(op.SQL) == 0 && op.Handler == "" {
+		wrong[".expect_rows"] = "no statement runs: expected sql beside it"
+	}
+	return wrong
+}
+
 func (f *File) checkOperations() (errs config.Errors) {
 	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
 	seen := map[string]bool{}
@@ -276,6 +297,13 @@ func (f *File) checkOperations() (errs config.Errors) {
 			if i := strings.IndexByte(typ, '*'); typ == "" || i >= 0 && i != len(typ)-1 {
 				add(fmt.Sprintf("%s.on.types[%d]", path, j), "expected an event type, which may end in *, found %q", typ)
 			}
+		}
+		wrong := op.misfits()
+		for _, key := range slices.Sorted(maps.Keys(wrong)) {
+			add(path+key, "%s", wrong[key])
+		}
+		if p := op.Publish; p != nil && p.Topic != "" && !reTopic.MatchString(p.Topic) {
+			add(path+".publish.topic", "expected a topic's name: letters, digits, '.', '_' and '-', 249 at most")
 		}
 		if op.Guard != "" && op.Version == "" {
 			add(path+".guard", "a guard needs a version: expected the key version beside it")

@@ -32,7 +32,8 @@ type File struct {
 type Kafka struct {
 	Brokers           []string      `yaml:"brokers" required:"true" doc:"host:port of some brokers"`
 	Topic             string        `yaml:"topic" default:"catchment.events" doc:"the topic of all deliveries"`
-	CreateTopic       bool          `yaml:"create_topic" default:"true" doc:"create the topic when it does not exist"`
+	ResultsTopic      string        `yaml:"results_topic" default:"catchment.results" doc:"the topic to which the processor publishes every result; off: none"`
+	CreateTopic       bool          `yaml:"create_topic" default:"true" doc:"create these topics when they do not exist"`
 	Partitions        int           `yaml:"partitions" default:"12" min:"1" doc:"partitions of a created topic"`
 	ReplicationFactor int           `yaml:"replication_factor" default:"3" min:"1" doc:"replicas of a created topic"`
 	MinInsyncReplicas int           `yaml:"min_insync_replicas" default:"2" min:"1" doc:"min.insync.replicas of a created topic"`
@@ -41,6 +42,14 @@ type Kafka struct {
 	TLS               *TLS          `yaml:"tls" doc:"TLS to the brokers"`
 	SASL              *SASL         `yaml:"sasl" doc:"authentication to the brokers"`
 	Embedded          bool          `yaml:"embedded" doc:"catchment up runs a broker of its own: one node, not replicated"`
+}
+
+// Results is the topic to which results are published; empty: none.
+func (k *Kafka) Results() string {
+	if k.ResultsTopic == "off" {
+		return ""
+	}
+	return k.ResultsTopic
 }
 
 // TLS says whom to trust and who we are.
@@ -200,10 +209,14 @@ type Operation struct {
 	Entity     string            `yaml:"entity" scalar:"any" doc:"CEL: whose state this changes"`
 	Version    string            `yaml:"version" scalar:"any" doc:"CEL: int, string, timestamp or a list of them; an older one never overwrites a newer one"`
 	Guard      string            `yaml:"guard" doc:"the newest-wins scope; empty: the operation's name"`
-	SQL        config.Strings    `yaml:"sql" required:"true" doc:"a statement, or a list that runs in order in the transaction"`
+	DependsOn  config.Strings    `yaml:"depends_on" doc:"the operation, or a list of them, that must have succeeded for the event before"`
+	Each       string            `yaml:"each" scalar:"any" doc:"CEL list: sql and publish run for each element, as item and index"`
+	SQL        config.Strings    `yaml:"sql" doc:"a statement, or a list that runs in order in the transaction"`
 	Params     map[string]string `yaml:"params" scalar:"any" doc:"CEL expressions of the statements' @parameters"`
-	ExpectRows string            `yaml:"expect_rows" default:"any" enum:"any,some,one" doc:"rows that the last statement must touch"`
-	Timeout    time.Duration     `yaml:"timeout" default:"10s" doc:"statement timeout"`
+	Handler    string            `yaml:"handler" doc:"a handler in Go of the program that runs the processor, instead of sql"`
+	Publish    *Publish          `yaml:"publish" doc:"a record that is published after COMMIT"`
+	ExpectRows string            `yaml:"expect_rows" default:"any" enum:"any,some,one" doc:"rows that the last statement must touch, for each element with each"`
+	Timeout    time.Duration     `yaml:"timeout" default:"10s" min:"1ms" doc:"statement timeout; the whole time of a handler"`
 	Retry      Retry             `yaml:"retry" doc:"what to do after a failed attempt"`
 }
 
@@ -211,6 +224,13 @@ type Operation struct {
 type On struct {
 	Source string   `yaml:"source" required:"true" doc:"a source's name"`
 	Types  []string `yaml:"types" doc:"event types; a type may end in *; empty: all"`
+}
+
+// Publish is a record that an operation publishes after COMMIT.
+type Publish struct {
+	Topic string `yaml:"topic" required:"true" doc:"the topic; it must be there"`
+	Key   string `yaml:"key" default:"id" scalar:"any" doc:"CEL: the record's key; records of one key keep their order; null: no key"`
+	Value string `yaml:"value" required:"true" scalar:"any" doc:"CEL: the record's value; text and bytes as they are, else JSON; null: a record without a value"`
 }
 
 // Retry is a backoff.

@@ -157,6 +157,7 @@ func (a *apart) prepare(st *Statement) {
 
 func (a *apart) call(i int) {
 	c := &a.calls[i]
+	a.out[i].Effect.Least = -1
 	types := a.t.tx.Conn().TypeMap()
 	built := make([]pgx.ExtendedQueryBuilder, len(c.Statements))
 	for j, st := range c.Statements {
@@ -179,9 +180,8 @@ func (a *apart) call(i int) {
 		} else {
 			a.p.SendQueryParams(st.SQL, b.ParamValues, st.oids, b.ParamFormats, nil)
 		}
-		last := j == len(c.Statements)-1
 		a.now.results = append(a.now.results, func(rr *pgconn.ResultReader) error {
-			return readRows(types, pgx.RowsFromResultReader(types, rr), last, &a.out[i].Effect)
+			return readRows(types, pgx.RowsFromResultReader(types, rr), c.counts(j), &a.out[i].Effect)
 		})
 	}
 	if a.deferred {

@@ -78,6 +78,7 @@ type Tx struct {
 	tx      pgx.Tx
 	timeout time.Duration // current statement_timeout
 	marked  bool          // the savepoint before the operations is there
+	results string        // topic of the results; empty: they are not published
 }
 
 // Begin starts a transaction. statement bounds each of our own statements, idle the time in which the server hears
@@ -87,7 +88,7 @@ func (s *Store) Begin(ctx context.Context, statement, idle time.Duration) (*Tx, 
 	if err != nil {
 		return nil, &OwnError{"begin", err}
 	}
-	t := &Tx{tx: tx, timeout: statement}
+	t := &Tx{tx: tx, timeout: statement, results: s.results}
 	_, err = tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true),
 		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END`,
 		millis(statement), millis(idle))

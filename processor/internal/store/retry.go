@@ -219,3 +219,32 @@ func (s *Store) Standing(ctx context.Context) (Standing, error) {
 	}
 	return st, nil
 }
+
+// Progressed says how an operation stands for an event: the outcome of its last attempt (empty: none was made), and whether another one
+// is still to be made.
+type Progressed struct {
+	Outcome string
+	Waiting bool
+}
+
+// Outcomes says how the given operations stand for the given events.
+func (t *Tx) Outcomes(ctx context.Context, of []Made) (map[Made]Progressed, error) {
+	s, e, o := make([]string, len(of)), make([]string, len(of)), make([]string, len(of))
+	for i, m := range of {
+		s[i], e[i], o[i] = m.Source, m.ID, m.Operation
+	}
+	rows, err := t.tx.Query(ctx, `SELECT k.s, k.e, k.o,
+			coalesce((SELECT r.outcome FROM catchment.results r WHERE r.source = k.s AND r.event_id = k.e AND r.operation = k.o ORDER BY r.attempt DESC LIMIT 1), ''),
+			EXISTS (SELECT FROM catchment.retries w WHERE w.source = k.s AND w.event_id = k.e AND w.operation = k.o)
+		FROM unnest($1::text[], $2::text[], $3::text[]) AS k(s, e, o)`, s, e, o)
+	if err != nil {
+		return nil, &OwnError{"read outcomes", err}
+	}
+	out := make(map[Made]Progressed, len(of))
+	var m Made
+	var st Progressed
+	if _, err := pgx.ForEachRow(rows, []any{&m.Source, &m.ID, &m.Operation, &st.Outcome, &st.Waiting}, func() error { out[m] = st; return nil }); err != nil {
+		return nil, &OwnError{"read outcomes", err}
+	}
+	return out, nil
+}

@@ -26,15 +26,54 @@ const (
 type Call struct {
 	Statements []*Statement
 	Args       [][]any // by statement
+	Every      int     // the statements of one element; 0: all of them. The last one of each counts
 	Timeout    time.Duration
+	Func       func(context.Context, pgx.Tx) (rows int64, returned []byte, err error) // instead of statements; for Try alone
+}
+
+// counts says whether the rows of a statement count.
+func (c *Call) counts(j int) bool {
+	every := c.Every
+	if every <= 0 {
+		every = len(c.Statements)
+	}
+	return (j+1)%every == 0
 }
 
 // Effect is what a call did.
 type Effect struct {
-	Rows     int64  // that the last statement touched
+	Rows     int64  // that the last statement touched, of all elements
+	Least    int64  // that it touched for one element; -1: there was none
+	Most     int64  // likewise
 	Returned []byte // JSON array of the rows that the last statement returned; nil: it returns none
 	Started  time.Time
 	Took     time.Duration // from the previous call's result to this one's: its share of the round trip; at least 1 µs
+}
+
+// count adds the rows of one element.
+func (e *Effect) count(rows int64) {
+	if e.Least < 0 || rows < e.Least {
+		e.Least = rows
+	}
+	e.Most = max(e.Most, rows)
+}
+
+// add counts a statement's rows and keeps what it returned.
+func (e *Effect) add(rows int64, returned [][]byte) {
+	e.Rows += rows
+	e.count(rows)
+	if returned == nil {
+		return
+	}
+	list := bytes.Join(returned, []byte{','})
+	switch {
+	case e.Returned == nil:
+		e.Returned = append(append([]byte{'['}, list...), ']')
+	case len(list) > 0 && len(e.Returned) > 2:
+		e.Returned = append(append(append(e.Returned[:len(e.Returned)-1], ','), list...), ']')
+	case len(list) > 0:
+		e.Returned = append(append([]byte{'['}, list...), ']')
+	}
 }
 
 // CallError is an error of the calls' own SQL.
@@ -80,12 +119,13 @@ func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 		effects[i].Started, effects[i].Took, mark = mark, max(now.Sub(mark), time.Microsecond), now
 	}
 	for i, c := range calls {
+		effects[i] = Effect{Least: -1, Started: mark, Took: time.Microsecond}
 		t.setTimeout(b, c.Timeout)
 		for j, st := range c.Statements {
 			last := j == len(c.Statements)-1
 			b.Queue(st.SQL, c.Args[j]...).Fn = func(br pgx.BatchResults) error {
 				began = true
-				err := t.read(br, last, &effects[i])
+				err := t.read(br, c.counts(j), &effects[i])
 				if last {
 					done(i)
 				}
@@ -96,9 +136,15 @@ func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 			}
 		}
 	}
+	if b.Len() == 0 {
+		return effects, nil
+	}
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
 		if !began { // a statement was not prepared, or an argument not encoded
 			reached = -1
+		}
+		for reached >= 0 && reached < len(calls)-1 && len(calls[reached].Statements) == 0 {
+			reached++ // it had nothing that could fail
 		}
 		err = t.callError(ctx, err, reached)
 		if ce := (*CallError)(nil); errors.As(err, &ce) {
@@ -117,22 +163,25 @@ func (t *Tx) setTimeout(b *pgx.Batch, d time.Duration) {
 	}
 }
 
-func (t *Tx) read(br pgx.BatchResults, last bool, e *Effect) error {
+func (t *Tx) read(br pgx.BatchResults, counts bool, e *Effect) error {
 	rows, err := br.Query()
 	if err != nil {
 		return err
 	}
-	return readRows(t.tx.Conn().TypeMap(), rows, last, e)
+	return readRows(t.tx.Conn().TypeMap(), rows, counts, e)
 }
 
-// readRows reads the rows of a statement, and keeps them where it is the call's last.
-func readRows(types *pgtype.Map, rows pgx.Rows, last bool, e *Effect) error {
+// readRows reads a statement's rows. Those of one that counts are counted, and some of what they hold is kept.
+func readRows(types *pgtype.Map, rows pgx.Rows, counts bool, e *Effect) error {
 	defer rows.Close()
 	fields := rows.FieldDescriptions()
 	var out [][]byte
-	size := 0
+	if len(fields) > 0 {
+		out = [][]byte{}
+	}
+	size := len(e.Returned)
 	for rows.Next() {
-		if !last || len(out) == maxReturnedRows || size > maxReturnedBytes {
+		if !counts || len(out) == maxReturnedRows || size > maxReturnedBytes {
 			continue
 		}
 		o := object(types, fields, rows.RawValues())
@@ -143,11 +192,8 @@ func readRows(types *pgtype.Map, rows pgx.Rows, last bool, e *Effect) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	if last {
-		e.Rows = rows.CommandTag().RowsAffected()
-		if len(fields) > 0 {
-			e.Returned = append(append([]byte{'['}, bytes.Join(out, []byte{','})...), ']')
-		}
+	if counts {
+		e.add(rows.CommandTag().RowsAffected(), out)
 	}
 	return nil
 }
@@ -210,9 +256,9 @@ func (t *Tx) Try(ctx context.Context, c Call, accept func(Effect) error) (Effect
 	if err := t.own(ctx, `SAVEPOINT call`); err != nil {
 		return Effect{}, err
 	}
-	effects, err := t.Run(ctx, []Call{c})
+	effect, err := t.one(ctx, c)
 	if err == nil {
-		if e := accept(effects[0]); e != nil {
+		if e := accept(effect); e != nil {
 			err = &CallError{Err: &fault{e, Retryable}}
 		}
 	}
@@ -220,7 +266,7 @@ func (t *Tx) Try(ctx context.Context, c Call, accept func(Effect) error) (Effect
 		err = t.checkDeferred(ctx)
 	}
 	if err == nil {
-		return effects[0], t.own(ctx, `RELEASE SAVEPOINT call`)
+		return effect, t.own(ctx, `RELEASE SAVEPOINT call`)
 	}
 	var ce *CallError
 	if !errors.As(err, &ce) || Classify(err) == Transient || ctx.Err() != nil {
@@ -265,6 +311,17 @@ func (t *Tx) Nested(ctx context.Context, f func() error) error {
 		return errors.Join(e, err)
 	}
 	return err
+}
+
+func (t *Tx) one(ctx context.Context, c Call) (Effect, error) {
+	if c.Func != nil {
+		return t.handle(ctx, &c)
+	}
+	effects, err := t.Run(ctx, []Call{c})
+	if err != nil {
+		return Effect{}, err
+	}
+	return effects[0], nil
 }
 
 // checkDeferred runs the deferred constraints' checks and puts their mode back, so that a failure here is the call's

@@ -30,7 +30,10 @@ const (
 const readOnly = "25006"
 
 // Store is a pool of connections. It is safe for concurrent use.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool    *pgxpool.Pool
+	results string // topic of the results; empty: they are not published
+}
 
 // Config makes the pool's configuration. Nothing in it outlives a transaction, so that it works behind PgBouncer in
 // transaction mode.

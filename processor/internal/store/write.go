@@ -87,6 +87,8 @@ type Writes struct {
 	Retries []Retry
 	Dead    []DeadLetter
 	Newest  map[Guard]Newest
+
+	Published []Publication
 }
 
 // Write stores the batch's rows, one statement a table, and moves the position, all in one round trip.
@@ -132,6 +134,7 @@ func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 	if len(w.Results) > 0 {
 		queueResults(b, w.Results)
 	}
+	w.queueOutbox(t, b)
 	for _, r := range w.Retries {
 		b.Queue(`INSERT INTO catchment.retries (source, event_id, operation, attempt, due_at, first_failed_at, error)
 			VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7)
