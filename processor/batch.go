@@ -85,6 +85,7 @@ type batch struct {
 	apart    bool // each operation in a savepoint, from the start
 	deferred bool // … and with the deferred constraints checked after each
 	free     bool // its records do not come from the partition: the position is left alone
+	pulse    *pulse
 
 	tx     *store.Tx
 	writes store.Writes
@@ -216,6 +217,7 @@ func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
 		if it.ev == nil || !fresh[it.key()] || first[it.key()] != i {
 			continue
 		}
+		b.pulse.beat()
 		in := input(it.ev)
 		made := map[*operation]*attempt{}
 		for _, op := range b.eng.bySource[it.ev.Source] {

@@ -26,8 +26,6 @@ const (
 	drain         = 10 * time.Second
 	topicCheck    = 10 * time.Second
 	commitEvery   = time.Second // of the advisory offsets
-	fetchBytes    = 16 << 20
-	partitionCap  = 4 << 20
 	claimAttempts = time.Minute
 )
 
@@ -76,7 +74,11 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	defer s.use(nil)
 	go ses.watchTopic(poll)
 	go ses.watchPositions(poll)
+	go ses.watchFetches(poll)
 	ses.poll(poll)
+	closing := s.dog.watch("the consumer")
+	defer s.dog.forget(closing)
+	closing.busy("leaving the group", 3*drain)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	client.AllowRebalance()
@@ -94,6 +96,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 
 func (ses *session) options() []kgo.Opt {
 	cfg := ses.svc.cfg.Processor
+	all, partition := ses.eng.budget.fetches()
 	return []kgo.Opt{
 		kgo.ConsumerGroup(cfg.Group), kgo.ConsumeTopics(ses.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
@@ -104,7 +107,7 @@ func (ses *session) options() []kgo.Opt {
 		kgo.BlockRebalanceOnPoll(), // records are handed to workers of the same assignment
 		kgo.AutoCommitMarks(), kgo.AutoCommitInterval(commitEvery), kgo.AutoCommitCallback(ses.advised),
 		kgo.KeepControlRecords(), // so that offsets have no gaps
-		kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(partitionCap), kgo.FetchMaxWait(500 * time.Millisecond),
+		kgo.FetchMaxBytes(all), kgo.FetchMaxPartitionBytes(partition), kgo.FetchMaxWait(500 * time.Millisecond),
 	}
 }
 
@@ -147,7 +150,12 @@ func (ses *session) claim(ctx context.Context, p int32) (*worker, store.Position
 		if ctx.Err() != nil {
 			return nil, pos, ctx.Err()
 		}
-		ses.svc.report(fmt.Errorf("take over partition %d: %w", p, err))
+		part := onKafka
+		var own *store.OwnError
+		if errors.As(err, &own) {
+			part = onPostgres
+		}
+		ses.svc.report(part, fmt.Errorf("take over partition %d: %w", p, err))
 		t := time.NewTimer(pause)
 		pause = min(2*pause, longestPause)
 		select {
@@ -195,7 +203,7 @@ func (ses *session) moved(w *worker, pos store.Position) {
 	if w.thirsty() {
 		ses.client.ResumeFetchPartitions(map[string][]int32{ses.topic: {p}})
 	}
-	ses.svc.report(nil)
+	ses.svc.report(onPostgres, nil)
 }
 
 // advised hears what became of a commit in Kafka.
@@ -210,6 +218,7 @@ func (ses *session) advised(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.
 func (ses *session) assigned(_ context.Context, _ *kgo.Client, m map[string][]int32) {
 	if parts := m[ses.topic]; len(parts) > 0 {
 		ses.log.Info("partitions assigned", slog.Any("partitions", parts))
+		ses.client.UpdateFetchMaxBytes(ses.eng.budget.fetches())
 		ses.client.ResumeFetchPartitions(m)
 	}
 }
@@ -269,6 +278,7 @@ func (ses *session) stopAll() {
 // poll hands records to the workers until ctx ends.
 func (ses *session) poll(ctx context.Context) {
 	for ctx.Err() == nil {
+		ses.eng.budget.wait(ctx)
 		fetches := ses.client.PollFetches(ctx)
 		if fetches.IsClientClosed() {
 			return
@@ -311,7 +321,7 @@ func (ses *session) fetchError(ctx context.Context, p int32, err error) {
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
 		ses.end(errTopicChanged)
 	default:
-		ses.svc.report(fmt.Errorf("kafka: partition %d: %w", p, err))
+		ses.svc.report(onKafka, fmt.Errorf("kafka: partition %d: %w", p, err))
 	}
 }
 
@@ -341,6 +351,9 @@ func (ses *session) watchTopic(ctx context.Context) {
 		tctx, cancel := context.WithTimeout(ctx, topicCheck)
 		id, err := kafka.TopicID(tctx, ses.client, ses.topic)
 		cancel()
+		if ctx.Err() == nil {
+			ses.svc.report(onKafka, err)
+		}
 		if errors.Is(err, kafka.ErrNoTopic) || err == nil && id != ses.topicID {
 			ses.end(errTopicChanged)
 			return

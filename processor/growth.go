@@ -23,11 +23,12 @@ func standardUpkeep() upkeep {
 	return upkeep{partitions: 10 * time.Minute, drop: time.Minute, sweep: 6 * time.Hour}
 }
 
-// upkeepMetrics tell of what is stored.
+// upkeepMetrics tell of what is kept, in Postgres and in memory.
 type upkeepMetrics struct {
 	daysAhead prometheus.Gauge
 	dropped   prometheus.Counter
 	swept     *prometheus.CounterVec
+	buffered  prometheus.Gauge
 }
 
 func newUpkeepMetrics(reg prometheus.Registerer) *upkeepMetrics {
@@ -42,8 +43,12 @@ func newUpkeepMetrics(reg prometheus.Registerer) *upkeepMetrics {
 		swept: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "catchment", Name: "processor_aged_rows_total", Help: "Rows deleted after their retention.",
 		}, []string{"kind"}),
+		buffered: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "catchment", Name: "processor_buffered_bytes",
+			Help: "Bytes of records that are fetched and not committed; processor.buffer_bytes bounds them.",
+		}),
 	}
-	reg.MustRegister(m.daysAhead, m.dropped, m.swept)
+	reg.MustRegister(m.daysAhead, m.dropped, m.swept, m.buffered)
 	return m
 }
 

@@ -67,6 +67,7 @@ func serve(ctx context.Context, path string, handlers []Handler) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
+	limitMemory(cfg)
 	reg := telemetry.Registry()
 	s, err := New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg, handlers...)
 	if err != nil {

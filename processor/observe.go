@@ -2,7 +2,7 @@ package processor
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"math"
 	"strconv"
 	"time"
@@ -48,15 +48,18 @@ func (s *Service) observe(ctx context.Context) {
 }
 
 func (s *Service) count(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	qctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if n, oldest, err := s.engine.store.OutboxStanding(ctx); err == nil {
+	if n, oldest, err := s.engine.store.OutboxStanding(qctx); err == nil {
 		s.metrics.outboxRecords.Set(float64(n))
 		s.metrics.outboxOldest.Set(oldest.Seconds())
 	}
-	st, err := s.engine.store.Standing(ctx)
+	st, err := s.engine.store.Standing(qctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.report(onPostgres, err) // also where no batch tells
 	if err != nil {
-		s.log.Debug("dead letters could not be counted", slog.Any("error", err))
 		return
 	}
 	s.metrics.letters.Reset()
@@ -79,6 +82,7 @@ func (ses *session) observe() time.Duration {
 		}
 	}
 	ses.eng.metrics.oldest.Set(oldest.Seconds())
+	ses.eng.metrics.upkeep.buffered.Set(float64(ses.eng.budget.held()))
 	return oldest
 }
 
@@ -88,7 +92,7 @@ func (ses *session) fault() error {
 	defer ses.mu.Unlock()
 	for _, w := range ses.workers {
 		if _, _, err := w.state(); err != nil {
-			return err
+			return fmt.Errorf("postgres: %w", err)
 		}
 	}
 	return nil

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -39,14 +41,17 @@ type Service struct {
 	engine  *engine
 
 	mu      sync.Mutex
-	phase   string // what start-up waits for; empty: it is over
-	fault   error  // why the last try of anything failed
-	faultAt time.Time
+	phase   string           // what start-up waits for; empty: it is over
+	faults  map[string]fault // by part: why the last try failed
 	halted  map[int32]string
 	session *session
 	ahead   error // why tomorrow's events have no place
 
 	upkeep upkeep
+	now    func() time.Time
+	dog    *watchdog
+	tick   time.Duration // of the watchdog
+	dump   io.Writer     // gets the stacks of a processor that hangs
 
 	more []kgo.Opt // of the consumer, for tests
 }
@@ -67,7 +72,8 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handle
 	}
 	return &Service{
 		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops, reader: reader,
-		phase: "starting", halted: map[int32]string{}, upkeep: standardUpkeep(),
+		phase: "starting", halted: map[int32]string{}, faults: map[string]fault{}, upkeep: standardUpkeep(),
+		now: time.Now, dog: newWatchdog(c.Processor.StallTimeout), tick: time.Second, dump: os.Stderr,
 	}, nil
 }
 
@@ -82,8 +88,14 @@ func fillDefaults(p *settings.Processor) {
 	if p.TxTimeout <= 0 {
 		p.TxTimeout = 30 * time.Second
 	}
+	if p.StallTimeout <= 0 {
+		p.StallTimeout = time.Minute
+	}
 	if p.Session <= 0 {
 		p.Session = 10 * time.Second
+	}
+	if p.BufferBytes <= 0 {
+		p.BufferBytes = 64 << 20
 	}
 }
 
@@ -97,25 +109,25 @@ func (s *Service) Ready() error {
 	for p, why := range s.halted {
 		return fmt.Errorf("partition %d is halted: %s", p, why)
 	}
+	err := s.faultsNow(s.phase != "")
 	switch {
-	case s.phase != "" && s.fault != nil:
-		return fmt.Errorf("%s: %w", s.phase, s.fault)
+	case s.phase != "" && err != nil:
+		return fmt.Errorf("%s: %w", s.phase, err)
 	case s.phase != "":
 		return errors.New(s.phase)
-	case s.fault != nil && time.Since(s.faultAt) < faultShows:
-		return s.fault
-	case s.ahead != nil:
-		return s.ahead
 	}
-	if s.session != nil {
-		return s.session.fault()
+	err = errors.Join(err, s.ahead)
+	if s.session != nil && s.faults[onPostgres].err == nil {
+		err = errors.Join(err, s.session.fault())
 	}
-	return nil
+	return err
 }
 
 // Run works until ctx ends. It waits for Postgres, the schema, Kafka and the topic for as long as they need. Only a
-// wrong configuration ends it, with config.Errors.
-func (s *Service) Run(ctx context.Context) error {
+// wrong configuration ends it, with config.Errors, and a part of it that hangs: then the process must end.
+func (s *Service) Run(ctx context.Context) error { return s.guard(ctx, s.run) }
+
+func (s *Service) run(ctx context.Context) error {
 	db, err := store.Open(ctx, s.cfg.Postgres, s.Name())
 	if err != nil {
 		return err
@@ -123,7 +135,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer db.Close()
 	s.setEngine(db)
 	s.enter("waiting for Postgres")
-	if err := s.untilDone(ctx, s.prepare); err != nil || ctx.Err() != nil {
+	if err := s.untilDone(ctx, databasePart, s.prepare); err != nil || ctx.Err() != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -142,7 +154,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var id [16]byte
 		s.enter("waiting for Kafka")
-		err := s.untilDone(ctx, func(ctx context.Context) (err error) { id, err = s.findTopic(ctx); return err })
+		err := s.untilDone(ctx, func(error) string { return onKafka }, func(ctx context.Context) (err error) { id, err = s.findTopic(ctx); return err })
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -158,7 +170,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) setEngine(db *store.Store) {
 	e := &engine{
 		store: db, ops: s.ops, reader: s.reader, byName: map[string]*operation{}, bySource: map[string][]*operation{},
-		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, now: time.Now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
+		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, budget: newBudget(int(s.cfg.Processor.BufferBytes)), dog: s.dog, now: s.now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
 	}
 	db.PublishResults(s.cfg.Kafka.Results())
 	for _, waived := range s.cfg.Kafka.Accept {
@@ -210,8 +222,9 @@ func (s *Service) findTopic(ctx context.Context) ([16]byte, error) {
 	return kafka.TopicID(ctx, cl, s.cfg.Kafka.Topic)
 }
 
-// untilDone calls f until it succeeds or ctx ends (nil), or the configuration is found wrong (config.Errors).
-func (s *Service) untilDone(ctx context.Context, f func(context.Context) error) error {
+// untilDone calls f until it succeeds or ctx ends (nil), or the configuration is found wrong (config.Errors). part says
+// what is to blame for an error.
+func (s *Service) untilDone(ctx context.Context, part func(error) string, f func(context.Context) error) error {
 	pause := firstPause
 	for ctx.Err() == nil {
 		tctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -222,7 +235,7 @@ func (s *Service) untilDone(ctx context.Context, f func(context.Context) error) 
 			return wrong
 		}
 		if ctx.Err() == nil {
-			s.report(err)
+			s.report(part(err), err)
 		}
 		if err == nil {
 			return nil
@@ -249,10 +262,17 @@ func (s *Service) enter(phase string) {
 }
 
 // report keeps why the last try failed, and logs it when it is another reason than before; nil: it succeeded.
-func (s *Service) report(err error) {
+func (s *Service) report(part string, err error) {
 	s.mu.Lock()
-	before := s.fault
-	s.fault, s.faultAt = err, time.Now()
+	before := s.faults[part].err
+	if err == nil {
+		delete(s.faults, part)
+		if part == onPostgres {
+			delete(s.faults, onSchema)
+		}
+	} else {
+		s.faults[part] = fault{err, time.Now()}
+	}
 	phase := s.phase
 	s.mu.Unlock()
 	if err == nil || before != nil && before.Error() == err.Error() {

@@ -20,8 +20,15 @@ const retryPoll = 500 * time.Millisecond // how long a retry may be overdue when
 // retries makes the attempts that have become due, until ctx ends. Several may run beside each other.
 func (e *engine) retries(ctx context.Context) {
 	pause := firstPause
+	pulse := e.dog.watch("retries")
+	defer e.dog.forget(pulse)
+	longest := 2 * e.txTimeout
+	for _, op := range e.ops {
+		longest = max(longest, 2*e.txTimeout+op.spec.Timeout)
+	}
 	for ctx.Err() == nil {
 		wait := time.Duration(0)
+		pulse.busy("a retry", longest+store.EndTimeout)
 		err := e.retrySome(ctx)
 		switch {
 		case err == nil:
@@ -35,6 +42,7 @@ func (e *engine) retries(ctx context.Context) {
 			wait = pause/2 + rand.N(pause)
 			pause = min(2*pause, longestPause)
 		}
+		pulse.idle()
 		pauseFor(ctx, wait)
 	}
 }

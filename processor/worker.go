@@ -22,7 +22,6 @@ const (
 	firstPause       = 50 * time.Millisecond
 	longestPause     = 5 * time.Second
 	maxBatchBytes    = 8 << 20 // of one transaction, unless one record is larger
-	maxQueuedBytes   = 16 << 20
 	queuedBatches    = 4
 	slowest          = 6 // doublings of the time for one record's transaction
 )
@@ -36,6 +35,8 @@ type engine struct {
 	reader    *reader
 	batch     int
 	txTimeout time.Duration
+	budget    *budget
+	dog       *watchdog
 	gapsOK    bool // the topic may be compacted
 	paused    atomic.Pointer[map[string]bool]
 	now       func() time.Time
@@ -64,12 +65,14 @@ type worker struct {
 	high   int64     // high watermark
 	next   int64
 	paused bool
+	ended  bool  // nothing is queued any more
 	fault  error // why the last try failed; nil: it did not
 
 	wake  chan struct{}
 	quit  chan struct{} // closed: finish the batch and stop
 	done  chan struct{}
 	abort context.CancelFunc
+	pulse *pulse
 	err   error // why it stopped by itself; valid after done
 	size  int   // events of the next batch at most; a record is not divided
 	slow  uint  // how often the time for a record alone is doubled, since it was too short
@@ -79,16 +82,21 @@ type worker struct {
 func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
 	return &worker{
 		eng: eng, part: part, owner: owner, next: pos.Next, size: eng.batch, moved: func(store.Position) {},
-		log:  eng.log.With(slog.String("topic", part.Topic), slog.Int("partition", int(part.Partition))),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		log:   eng.log.With(slog.String("topic", part.Topic), slog.Int("partition", int(part.Partition))),
+		pulse: &pulse{name: fmt.Sprintf("the worker of partition %d", part.Partition)},
+		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
 
 // start runs the worker until stop, or until it cannot go on.
 func (w *worker) start(ctx context.Context) {
 	ctx, w.abort = context.WithCancel(ctx)
+	w.eng.budget.join()
+	w.eng.dog.add(w.pulse)
 	go func() {
 		defer close(w.done)
+		defer w.discard()
+		defer w.eng.dog.forget(w.pulse)
 		defer w.abort()
 		w.err = w.loop(ctx)
 	}()
@@ -130,15 +138,22 @@ func (w *worker) signal() {
 func (w *worker) add(records []*kgo.Record, high int64) (full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.queue = append(w.queue, records...)
-	for _, r := range records {
-		w.bytes += recordBytes(r)
+	if w.ended {
+		return false
 	}
+	detach(records)
+	size := 0
+	for _, r := range records {
+		size += recordBytes(r)
+	}
+	w.queue = append(w.queue, records...)
+	w.bytes += size
+	w.eng.budget.take(size)
 	w.high = max(w.high, high)
 	if w.oldest.IsZero() && len(w.queue) > 0 {
 		w.oldest = w.queue[0].Timestamp
 	}
-	w.paused = w.paused || len(w.queue) >= queuedBatches*w.eng.batch || w.bytes >= maxQueuedBytes
+	w.paused = w.paused || len(w.queue) >= queuedBatches*w.eng.batch || w.bytes >= w.eng.budget.half()
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -150,19 +165,11 @@ func (w *worker) add(records []*kgo.Record, high int64) (full bool) {
 func (w *worker) thirsty() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.paused && len(w.queue) <= queuedBatches*w.eng.batch/2 && w.bytes <= maxQueuedBytes/2 {
+	if w.paused && len(w.queue) <= queuedBatches*w.eng.batch/2 && w.bytes <= w.eng.budget.half()/2 {
 		w.paused = false
 		return true
 	}
 	return false
-}
-
-func recordBytes(r *kgo.Record) int {
-	n := len(r.Key) + len(r.Value) + 200
-	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value)
-	}
-	return n
 }
 
 // take waits for records and returns up to n of them, which stay queued until drop; nil: stop.
@@ -198,10 +205,14 @@ func (w *worker) take(ctx context.Context, n int) []*kgo.Record {
 func (w *worker) drop(next int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	size := 0
 	for len(w.queue) > 0 && w.queue[0].Offset < next {
-		w.bytes -= recordBytes(w.queue[0])
+		size += recordBytes(w.queue[0])
+		w.queue[0] = nil
 		w.queue = w.queue[1:]
 	}
+	w.bytes -= size
+	w.eng.budget.free(size)
 	w.oldest = time.Time{}
 	if len(w.queue) > 0 {
 		w.oldest = w.queue[0].Timestamp
@@ -210,9 +221,20 @@ func (w *worker) drop(next int64) {
 	}
 }
 
+// discard forgets what is queued when the worker has ended: it is fetched again by the next one.
+func (w *worker) discard() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eng.budget.leave()
+	w.eng.budget.free(w.bytes)
+	w.queue, w.bytes, w.ended = nil, 0, true
+}
+
 func (w *worker) loop(ctx context.Context) error {
 	for {
+		w.pulse.idle()
 		records := w.take(ctx, w.eng.batch)
+		w.pulse.busy("reading records", statementTimeout)
 		if records == nil {
 			return ctx.Err()
 		}
@@ -294,6 +316,8 @@ func (w *worker) once(ctx context.Context, b *batch) error {
 	}
 	tctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	b.pulse = w.pulse
+	w.pulse.busy("a batch", limit+store.EndTimeout)
 	err := b.commit(tctx)
 	if errors.Is(err, store.ErrUnknown) {
 		return w.resolve(ctx, b, err)
@@ -312,6 +336,7 @@ func (w *worker) resolve(ctx context.Context, b *batch, cause error) error {
 	w.log.Warn("the outcome of a COMMIT is unknown: reading the position", slog.Any("error", cause))
 	pause := firstPause
 	for {
+		w.pulse.busy("reading the position", statementTimeout)
 		tctx, cancel := context.WithTimeout(ctx, statementTimeout)
 		pos, owner, err := w.eng.store.Progress(tctx, w.part)
 		cancel()
@@ -353,6 +378,7 @@ func (w *worker) react(ctx context.Context, b *batch, err error) (again bool, en
 		w.refused(b, err)
 		return true, nil
 	case store.NoPartition(err):
+		w.pulse.busy("making a partition", statementTimeout)
 		err = w.eng.addDay(ctx, err)
 	}
 	if errors.Is(err, errTooSlow) {
@@ -377,6 +403,7 @@ func (w *worker) refused(b *batch, err error) {
 
 // rest waits, longer each time, with jitter; an error when the worker is to stop.
 func (w *worker) rest(ctx context.Context, pause *time.Duration) error {
+	w.pulse.busy("a pause", *pause)
 	t := time.NewTimer(*pause/2 + rand.N(*pause/2+1))
 	defer t.Stop()
 	*pause = min(2**pause, longestPause)

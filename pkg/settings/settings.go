@@ -137,12 +137,16 @@ type Dedup struct {
 
 // Processor configures the service that runs operations.
 type Processor struct {
-	OpsListen string        `yaml:"ops_listen" default:"127.0.0.1:9091" doc:"address of /livez, /readyz and /metrics"`
-	Group     string        `yaml:"group" default:"catchment-processor" doc:"consumer group"`
-	Batch     int           `yaml:"batch" default:"1000" min:"1" doc:"records in one transaction at most"`
-	Migrate   bool          `yaml:"migrate" default:"true" doc:"apply migrations at start"`
-	TxTimeout time.Duration `yaml:"tx_timeout" default:"30s" min:"1s" doc:"time for one batch's transaction"`
-	Session   time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
+	OpsListen    string        `yaml:"ops_listen" default:"127.0.0.1:9091" doc:"address of /livez, /readyz and /metrics"`
+	Group        string        `yaml:"group" default:"catchment-processor" doc:"consumer group"`
+	Batch        int           `yaml:"batch" default:"1000" min:"1" doc:"records in one transaction at most"`
+	Migrate      bool          `yaml:"migrate" default:"true" doc:"apply migrations at start"`
+	TxTimeout    time.Duration `yaml:"tx_timeout" default:"30s" min:"1s" doc:"time for one batch's transaction"`
+	Session      time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
+	StallTimeout time.Duration `yaml:"stall_timeout" default:"1m" min:"1s" doc:"how long a part of the processor may hang beyond its deadlines before the process ends, with its stacks on standard error"`
+
+	// BufferBytes bounds what waits for Postgres, whatever the number of partitions.
+	BufferBytes config.Size `yaml:"buffer_bytes" default:"64MiB" min:"1MiB" doc:"bytes of records fetched and not yet committed, over all partitions; over it fetching pauses"`
 
 	Retention         time.Duration `yaml:"retention" min:"0s" doc:"how long an event's body and headers stay in Postgres, in whole days; those of events that are not done with stay longer; 0: for ever"`
 	ResultsRetention  time.Duration `yaml:"results_retention" min:"0s" doc:"how long results and further deliveries stay in Postgres; not shorter than retention; 0: for ever"`

@@ -29,6 +29,10 @@ const (
 
 const readOnly = "25006"
 
+// EndTimeout is how long a transaction may take after its context has ended: until the statement is given up, and its
+// COMMIT or ROLLBACK too.
+const EndTimeout = 2*cancelGrace + commitTimeout
+
 // Store is a pool of connections. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
