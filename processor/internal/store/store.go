@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -67,6 +68,11 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 		return e.Code != readOnly && onError(c, e)
 	}
 	failpoint.Watch(&cfg.ConnConfig.Config)
+	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		types := c.TypeMap()
+		types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapBlobs}, types.TryWrapEncodePlanFuncs...)
+		return nil
+	}
 	if p.PasswordFile != "" {
 		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 			b, err := os.ReadFile(p.PasswordFile)

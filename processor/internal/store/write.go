@@ -158,7 +158,7 @@ func queueEvents(b *pgx.Batch, events []Event) {
 		topicID                                = make([]uuid.UUID, n)
 		at                                     = make([]*time.Time, n)
 		received                               = make([]time.Time, n)
-		body, sha                              = make([][]byte, n), make([][]byte, n)
+		body, sha                              = make(blobs, n), make(blobs, n)
 		index, partition, epoch                = make([]int32, n), make([]int32, n), make([]int32, n)
 		offset                                 = make([]int64, n)
 	)
@@ -172,12 +172,12 @@ func queueEvents(b *pgx.Batch, events []Event) {
 		index[i], partition[i], epoch[i], offset[i] = int32(e.Index), e.Position.Partition, e.Position.LeaderEpoch, e.Position.Offset
 	}
 	b.Queue(`INSERT INTO catchment.bodies (source, event_id, type, event_time, received_at, status, provider, verdict, secret_id,
-			content_type, headers, body, body_sha256, delivery_id, delivery_index, topic, topic_id, partition, "offset", leader_epoch, note)
+			content_type, headers, body_sha256, delivery_id, delivery_index, topic, topic_id, partition, "offset", leader_epoch, note, body)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
-			$9::text[], $10::text[], $11::jsonb[], $12::bytea[], $13::bytea[], $14::uuid[], $15::int[], $16::text[], $17::uuid[],
-			$18::int[], $19::bigint[], $20::int[], $21::text[])`,
-		source, id, typ, at, received, status, prov, verdict, secret, ctype, headers, body, sha, delivery, index, topic, topicID,
-		partition, offset, epoch, note)
+			$9::text[], $10::text[], $11::jsonb[], $12::bytea[], $13::uuid[], $14::int[], $15::text[], $16::uuid[],
+			$17::int[], $18::bigint[], $19::int[], $20::text[], $21::bytea[])`,
+		source, id, typ, at, received, status, prov, verdict, secret, ctype, headers, sha, delivery, index, topic, topicID,
+		partition, offset, epoch, note, body) // the longest last: behind it the buffer does not grow again
 }
 
 func queueRepeats(b *pgx.Batch, repeats []Repeat) {
@@ -199,7 +199,7 @@ func queueResults(b *pgx.Batch, results []Result) {
 	n := len(results)
 	var (
 		source, id, delivery, operation, outcome = text(n), text(n), text(n), text(n), text(n)
-		definition                               = make([][]byte, n)
+		definition                               = make(blobs, n)
 		attempt                                  = make([]int32, n)
 		entity, version, message, returned       = make([]*string, n), make([]*string, n), make([]*string, n), make([]*string, n)
 		rows                                     = make([]*int64, n)
