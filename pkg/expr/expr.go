@@ -29,7 +29,10 @@ const (
 // Env is the set of variables and functions that expressions may use: source, type, id, time, received_at, headers,
 // body and raw; CEL's standard functions and its strings, lists, math and base64 extensions; optional syntax.
 // It is safe for concurrent use.
-type Env struct{ cel *cel.Env }
+type Env struct {
+	cel  *cel.Env
+	body *wanted // what its expressions look at in the body; nil: not known
+}
 
 // Each is the environment of expressions that are evaluated for each element of a list: item and index besides.
 func (e *Env) Each() (*Env, error) {
@@ -59,7 +62,7 @@ func NewEnv() (*Env, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make CEL environment: %w", err)
 	}
-	return &Env{cel: e}, nil
+	return &Env{cel: e, body: &wanted{}}, nil
 }
 
 // Program is a compiled expression, safe for concurrent use (an Input is not).
@@ -67,6 +70,7 @@ type Program struct {
 	src string
 	ast *cel.Ast
 	prg cel.Program
+	env *Env
 }
 
 // CompileError says where in an expression the compiler stopped. Line counts from 1, Col from 1 in code points.
@@ -98,7 +102,10 @@ func (e *Env) Compile(src string) (*Program, error) {
 	if err != nil {
 		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: err.Error()}
 	}
-	return &Program{src: src, ast: tree, prg: prg}, nil
+	if e.body != nil {
+		e.body.add(tree.NativeRep().Expr())
+	}
+	return &Program{src: src, ast: tree, prg: prg, env: e}, nil
 }
 
 // CompileBool is Compile for a condition: the expression must give a bool, or what is known only at run time.
@@ -159,6 +166,10 @@ func (e *EvalError) Error() string {
 func (p *Program) Eval(in *Input) (ref.Val, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), evalTimeout)
 	defer cancel()
+	in.want = nil
+	if p.env.body != nil {
+		in.want = p.env.body.now.Load()
+	}
 	v, _, err := p.prg.ContextEval(ctx, in)
 	if err == nil && types.IsUnknown(v) {
 		err = errors.New("value is unknown")

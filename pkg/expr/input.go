@@ -31,6 +31,8 @@ type Input struct {
 	Item             ref.Val // of an environment made by Each; may change between two evaluations
 	Index            int     // likewise
 
+	want    *wants // what the expression at hand may look at in the body
+	had     *wants // what has been decoded
 	decoded bool
 	body    ref.Val
 	bodyErr error
@@ -84,9 +86,9 @@ func (in *Input) headerMap() map[string][]string {
 }
 
 func (in *Input) decodedBody() ref.Val {
-	if !in.decoded {
-		in.decoded = true
-		v, err := decodeBody(in.Raw, in.contentType())
+	if !in.decoded || !in.had.covers(in.want) {
+		in.decoded, in.had = true, in.want
+		v, err := decodeBody(in.Raw, in.contentType(), in.want)
 		in.bodyErr = err
 		in.body = types.DefaultTypeAdapter.NativeToValue(v)
 	}
@@ -105,7 +107,7 @@ func (in *Input) contentType() string {
 
 // decodeBody gives the Go form of a body: a form as a map of lists, else JSON whatever the content type says
 // (SNS and others send JSON as text/plain), else nil and the reason.
-func decodeBody(raw []byte, contentType string) (any, error) {
+func decodeBody(raw []byte, contentType string, want *wants) (any, error) {
 	media, params, err := mime.ParseMediaType(contentType)
 	switch {
 	case err != nil: // no or a broken content type
@@ -114,7 +116,7 @@ func decodeBody(raw []byte, contentType string) (any, error) {
 	case media == "multipart/form-data":
 		return decodeMultipart(raw, params["boundary"])
 	}
-	v, err := decodeJSON(raw)
+	v, err := decodeJSON(raw, want)
 	if err != nil {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
@@ -158,7 +160,7 @@ func formMap(values url.Values) map[string]any {
 		m[name] = list
 	}
 	if p := values["payload"]; len(p) == 1 {
-		if v, err := decodeJSON([]byte(p[0])); err == nil {
+		if v, err := decodeJSON([]byte(p[0]), nil); err == nil {
 			m["payload"] = v
 		}
 	}
@@ -167,9 +169,9 @@ func formMap(values url.Values) map[string]any {
 
 // decodeJSON reads one JSON value. Integers within int64 become int64, other numbers float64; of a repeated name
 // the last value counts, as for most readers.
-func decodeJSON(raw []byte) (any, error) {
+func decodeJSON(raw []byte, want *wants) (any, error) {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	v, err := readValue(dec)
+	v, err := readWanted(dec, want)
 	if err != nil {
 		return nil, err
 	}
