@@ -16,7 +16,7 @@ import (
 
 // R30: a deployment that is broken (a missing table) makes no dead letters, whatever the number of attempts. Its circuit
 // opens, other operations go on, and once it is repaired every event has its effect, once.
-func TestBrokenDeployment(t *testing.T) {
+func TestR30BrokenDeployment(t *testing.T) {
 	w := newDatabase(t, append([]string{`CREATE TABLE effects (id text)`}, ledgerSchema...)...)
 	retry := settings.Retry{MaxAttempts: 1, Initial: time.Millisecond, Max: time.Millisecond}
 	w.cfg.Operations = []settings.Operation{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
@@ -62,6 +63,7 @@ type traffic struct {
 	sent map[string]*event.Delivery
 	ids  []string
 	rng  *rand.Rand
+	more []kgo.RecordHeader // of every record
 }
 
 func newTraffic(tb testing.TB, partitions int) *traffic {
@@ -96,7 +98,12 @@ func (w *traffic) send(n int) {
 			ds = append(ds, &again)
 		}
 	}
-	w.produce(ds...)
+	records := make([]*kgo.Record, len(ds))
+	for i, d := range ds {
+		records[i] = event.Encode(d)
+		records[i].Headers = append(records[i].Headers, w.more...)
+	}
+	w.produceRecords(records...)
 }
 
 // settled waits until the position is the log's end.
