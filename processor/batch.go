@@ -71,8 +71,10 @@ type summary struct {
 }
 
 func newSummary() *summary {
-	return &summary{events: map[[2]string]int{}, operations: map[[2]string]int{}, whenErrors: map[string]int{},
-		signs: map[*operation][]sign{}, messages: map[*operation]string{}}
+	return &summary{
+		events: map[[2]string]int{}, operations: map[[2]string]int{}, whenErrors: map[string]int{},
+		signs: map[*operation][]sign{}, messages: map[*operation]string{},
+	}
 }
 
 // batch is one transaction's work.

@@ -55,7 +55,7 @@ func Dead(err error) error { return store.Dead(err) }
 func Main(args []string, stderr io.Writer, handlers ...Handler) int {
 	return run.Main("catchment-processor", args, stderr, func(ctx context.Context, path string) error {
 		err := serve(ctx, path, handlers)
-		if wrong := (config.Errors)(nil); errors.As(err, &wrong) {
+		if wrong := config.Errors(nil); errors.As(err, &wrong) {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		return err

@@ -277,7 +277,7 @@ func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 	pause, deferred := firstPause, false
 	for len(items)+len(records) > 0 && !w.stopping() {
 		for len(items) < w.size && len(records) > 0 {
-			items = append(items, w.eng.reader.read(w.part, records[0])...)
+			items = append(items, w.eng.reader.read(w.part, records[0])...) //nolint:contextcheck // expressions are bounded by their cost
 			records = records[1:]
 		}
 		n := whole(items, w.size)
