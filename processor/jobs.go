@@ -289,7 +289,7 @@ func (c *chunk) operations(ctx context.Context, letters []store.Whole) error {
 		l, w := &letters[i], works[i]
 		entries[i].cursor = l.ID
 		op, ev := c.eng.byName[w.Operation], events[w.Key]
-		if op == nil || ev == nil || c.eng.isPaused(w.Operation) || before[w].Pending || !c.eng.applies(op, ev) {
+		if op == nil || ev == nil || c.eng.holds(op) != "" || before[w].Pending || !c.eng.applies(op, ev) {
 			continue // the letter stays
 		}
 		entries[i].task = &task{op: op, ev: ev, number: before[w].Attempts + 1, first: l.FirstFailedAt, final: true}
