@@ -47,6 +47,7 @@ type session struct {
 
 	mu      sync.Mutex
 	workers map[int32]*worker
+	stood   map[int32]int64 // positions of the halted partitions
 }
 
 // consume joins the group and works until ctx ends or the session must be begun again.
@@ -57,7 +58,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	defer end(nil)
 	ses := &session{
 		svc: s, eng: s.engine, log: s.log, topic: s.cfg.Kafka.Topic, topicID: topicID, ctx: work, end: end,
-		grace: min(drain, s.cfg.Processor.Session/2), workers: map[int32]*worker{},
+		grace: min(drain, s.cfg.Processor.Session/2), workers: map[int32]*worker{}, stood: map[int32]int64{},
 	}
 	opts, err := kafka.Options(s.cfg.Kafka, s.Name())
 	if err != nil {
@@ -75,6 +76,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	go ses.watchTopic(poll)
 	go ses.watchPositions(poll)
 	go ses.watchFetches(poll)
+	go ses.watchHalted(poll)
 	ses.poll(poll)
 	closing := s.dog.watch("the consumer")
 	defer s.dog.forget(closing)
@@ -257,6 +259,7 @@ func (ses *session) remove(p int32, grace time.Duration) {
 	ses.mu.Lock()
 	w := ses.workers[p]
 	delete(ses.workers, p)
+	delete(ses.stood, p)
 	ses.mu.Unlock()
 	ses.svc.unhalt(p)
 	ses.eng.metrics.lag.DeleteLabelValues(strconv.Itoa(int(p)))
@@ -330,6 +333,9 @@ func (ses *session) halt(p int32, why *lostError) {
 	ses.mu.Lock()
 	w := ses.workers[p]
 	delete(ses.workers, p)
+	if w != nil {
+		ses.stood[p] = w.position()
+	}
 	ses.mu.Unlock()
 	ses.client.PauseFetchPartitions(map[string][]int32{ses.topic: {p}})
 	ses.svc.halt(p, why)

@@ -55,6 +55,7 @@ type worker struct {
 	eng   *engine
 	part  store.Partition
 	owner uuid.UUID
+	read  func(*kgo.Record) []item
 	moved func(store.Position) // after each commit
 	log   *slog.Logger
 
@@ -82,6 +83,7 @@ type worker struct {
 func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
 	return &worker{
 		eng: eng, part: part, owner: owner, next: pos.Next, size: eng.batch, moved: func(store.Position) {},
+		read:  func(r *kgo.Record) []item { return eng.reader.read(part, r) },
 		log:   eng.log.With(slog.String("topic", part.Topic), slog.Int("partition", int(part.Partition))),
 		pulse: &pulse{name: fmt.Sprintf("the worker of partition %d", part.Partition)},
 		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
@@ -277,7 +279,7 @@ func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 	pause, deferred := firstPause, false
 	for len(items)+len(records) > 0 && !w.stopping() {
 		for len(items) < w.size && len(records) > 0 {
-			items = append(items, w.eng.reader.read(w.part, records[0])...) //nolint:contextcheck // expressions are bounded by their cost
+			items = append(items, w.read(records[0])...)
 			records = records[1:]
 		}
 		n := whole(items, w.size)

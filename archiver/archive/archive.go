@@ -242,6 +242,67 @@ func Records(ctx context.Context, s Store, key string) iter.Seq2[*Record, error]
 	}
 }
 
+// From yields the records of a partition from an offset on, in order and without a gap, to the end of the archive. Each
+// segment is what its checkpoint says. The error wraps ErrNotFound where the archive does not hold the next offset, and
+// nothing is yielded behind it.
+func From(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		next := from
+		for cp, err := range Checkpoints(ctx, s, p, from) {
+			switch {
+			case err != nil:
+				yield(nil, err)
+				return
+			case cp.Last < next:
+				continue
+			case cp.First > next:
+				yield(nil, fmt.Errorf("%s offset %d: %w: the next segment begins at %d", p, next, ErrNotFound, cp.First))
+				return
+			}
+			f, err := whole(ctx, s, cp)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for w, err := range f.Rows(next) {
+				if err == nil && w.Offset != next {
+					err = fmt.Errorf("expected offset %d, found %d", next, w.Offset)
+				}
+				if err != nil {
+					yield(nil, fmt.Errorf("%s: %w", cp.Segment, err))
+					return
+				}
+				if !yield(w, nil) {
+					return
+				}
+				next++
+			}
+		}
+		if next == from {
+			yield(nil, fmt.Errorf("%s offset %d: %w", p, from, ErrNotFound))
+		}
+	}
+}
+
+// whole reads a segment whose bytes are those of its checkpoint.
+func whole(ctx context.Context, s Store, cp *Checkpoint) (*segment.File, error) {
+	body, err := s.Read(ctx, cp.Segment, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) != cp.Size || checkpoint.Hash(body) != cp.SHA256 {
+		return nil, fmt.Errorf("%s: its bytes are not those of its checkpoint", cp.Segment)
+	}
+	f, err := segment.OpenBytes(body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cp.Segment, err)
+	}
+	if f.Partition != cp.Partition || f.First != cp.First || f.Last != cp.Last {
+		return nil, fmt.Errorf("%s: its footer does not say what its checkpoint says", cp.Segment)
+	}
+	return f, nil
+}
+
 // remote reads an object in blocks, so that Parquet's many small reads are few requests.
 type remote struct {
 	ctx    context.Context

@@ -59,6 +59,7 @@ type office struct {
 	config  string
 	db      *pgx.Conn
 	cl      *kgo.Client
+	service *processor.Service
 	stop    func()
 }
 
@@ -94,6 +95,7 @@ func (o *office) restart() {
 	require.NoError(o.t, err)
 	p, err := processor.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(o.t, err)
+	o.service = p
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -106,6 +108,14 @@ func (o *office) restart() {
 		}
 	}
 	o.t.Cleanup(o.stop)
+}
+
+// halted says why the partition stands; empty: it does not.
+func (o *office) halted() string {
+	if err := o.service.Ready(); err != nil && strings.Contains(err.Error(), "is halted") {
+		return err.Error()
+	}
+	return ""
 }
 
 func (o *office) exec(sql string, args ...any) {

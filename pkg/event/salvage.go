@@ -35,3 +35,50 @@ func Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 	}
 	return d, rest, err
 }
+
+// Restore makes a record of what Salvage has told of one that is no delivery: the headers that are known, and the rest.
+// Their order may be another one. Decode refuses it as it refused the first one.
+func Restore(d *Delivery, rest []kgo.RecordHeader, key []byte) *kgo.Record {
+	typ := d.Type
+	if typ == "" && d.Verdict.Has(FlagNoType) {
+		typ = typeUnknown
+	}
+	r := &kgo.Record{Key: key, Value: d.Body}
+	for _, h := range [...]Header{
+		{headerID, d.ID},
+		{headerType, typ},
+		{headerContentType, d.ContentType},
+		{headerTraceParent, d.TraceParent},
+		{headerTraceState, d.TraceState},
+		{headerDeliveryID, d.DeliveryID},
+		{headerProvider, d.Provider},
+		{headerSecretID, d.SecretID},
+		{headerRemoteAddr, d.RemoteAddr},
+		{headerMethod, d.Method},
+		{headerPath, d.Path},
+		{headerQuery, d.Query},
+		{headerSignedURL, d.SignedURL},
+		{headerVerdict, string(d.Verdict)},
+	} {
+		if h.Value != "" {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Name, Value: []byte(h.Value)})
+		}
+	}
+	add := func(name, value string) {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+	}
+	if d.Source != "" {
+		add(headerSource, prefixSource+d.Source)
+	}
+	if !d.Time.IsZero() {
+		add(headerTime, formatTime(d.Time))
+	}
+	if !d.ReceivedAt.IsZero() {
+		add(headerReceivedAt, formatTime(d.ReceivedAt))
+	}
+	for _, h := range d.Headers {
+		add(prefixHTTP+h.Name, h.Value)
+	}
+	r.Headers = append(r.Headers, rest...)
+	return r
+}

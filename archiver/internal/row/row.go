@@ -137,6 +137,58 @@ func (w *Row) Delivery() (d *event.Delivery, ok bool) {
 	return d, !undecodable
 }
 
+// Record returns the Kafka record as far as the row keeps it: of a delivery, the record of the same delivery; of another
+// one, a record that is no delivery either. Its leader epoch is not known.
+func (w *Row) Record() *kgo.Record {
+	attribute := w.attributeMap()
+	exact := func(place, text string) string {
+		if b, err := base64.StdEncoding.DecodeString(attribute[AttributeBase64+place]); err == nil && len(b) > 0 {
+			return string(b)
+		}
+		return text
+	}
+	d, ok := w.Delivery()
+	var rest []kgo.RecordHeader
+	for _, a := range w.Attributes {
+		if strings.HasPrefix(a.Name, attributePrefix) || a.Name == "traceparent" || a.Name == "tracestate" {
+			continue
+		}
+		place, name := "attributes."+a.Name, a.Name
+		if !ok { // a second header of a name that the format knows
+			name = unnumbered(name)
+		}
+		rest = append(rest, kgo.RecordHeader{Key: exact(place+".name", name), Value: []byte(exact(place, a.Value))})
+	}
+	var r *kgo.Record
+	if ok {
+		r = event.Encode(d)
+		r.Headers = append(r.Headers, rest...)
+	} else {
+		var key []byte
+		if k, found := attribute[AttributeKey]; found {
+			key = []byte(exact("attributes."+AttributeKey, k))
+		}
+		r = event.Restore(d, rest, key)
+	}
+	r.Topic, r.Partition, r.Offset, r.LeaderEpoch, r.Timestamp = w.Topic, w.Partition, w.Offset, -1, w.KafkaTimestamp
+	return r
+}
+
+// unnumbered takes the number off that add has given to a second attribute of a name.
+func unnumbered(name string) string {
+	i := strings.LastIndexByte(name, '#')
+	if i < 0 {
+		return name
+	}
+	if n, err := strconv.Atoi(name[i+1:]); err != nil || n < 2 {
+		return name
+	}
+	return name[:i]
+}
+
+// IsControl says whether the record is a marker of Kafka's own.
+func (w *Row) IsControl() bool { return w.Attribute(AttributeControl) == "true" }
+
 // Attribute returns the value of an attribute, or "".
 func (w *Row) Attribute(name string) string { return w.attributeMap()[name] }
 

@@ -61,6 +61,18 @@ func switchOperation(ctx context.Context, db *pgxpool.Pool, command, sql string,
 	return changed, nil
 }
 
+// Backfilled records that a partition's offsets from one to before another were taken from the archive.
+func (s *Store) Backfilled(ctx context.Context, p Partition, from, next int64, act Act) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := record(ctx, tx, "backfill", act, map[string]any{"topic": p.Topic, "partition": p.Partition, "from": from, "next": next}, next-from)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("record the backfill: %w", err)
+	}
+	return nil
+}
+
 // record writes a row of actions.
 func record(ctx context.Context, tx pgx.Tx, command string, act Act, selection any, affected int64) (id int64, err error) {
 	err = tx.QueryRow(ctx, `INSERT INTO catchment.actions (actor, command, reason, selection, affected) VALUES ($1, $2, $3, $4, $5) RETURNING id`,
