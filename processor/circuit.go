@@ -112,6 +112,8 @@ func (c *circuit) mayProbe(now time.Time) bool {
 // holds says why an operation's attempts are not made now; empty: they are.
 func (e *engine) holds(op *operation) string {
 	switch {
+	case op.away:
+		return heldByAbsence
 	case e.isPaused(op.spec.Name):
 		return heldByPause
 	case op.circuit.isOpen():

@@ -39,6 +39,7 @@ type operation struct {
 	entity     *expr.Program
 	version    *expr.Program
 	each       *expr.Program
+	away       bool // its handler is in another program
 	params     map[string]*expr.Program
 	publish    *publishing
 	handler    func(context.Context, pgx.Tx, *event.Event) (rows int64, returned []byte, err error)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/catchment-dev/catchment/pkg/event"
@@ -65,9 +66,12 @@ func OpenBench(ctx context.Context, cfg *settings.File, log *slog.Logger) (*Benc
 func unattended(ctx context.Context, cfg *settings.File, log *slog.Logger) (*Service, *store.Store, error) {
 	c := *cfg
 	c.Processor.Migrate = false
-	s, err := New(&c, log, prometheus.NewRegistry())
+	s, err := New(&c, log, prometheus.NewRegistry(), absent(cfg)...)
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, op := range s.ops {
+		op.away = op.spec.Handler != ""
 	}
 	db, err := store.Open(ctx, c.Postgres, "catchment-tool")
 	if err != nil {
@@ -80,6 +84,24 @@ func unattended(ctx context.Context, cfg *settings.File, log *slog.Logger) (*Ser
 	}
 	return s, db, nil
 }
+
+// absent stands in for the handlers in Go, which only the processor's own program has. Their operations are held.
+func absent(cfg *settings.File) (handlers []Handler) {
+	names := map[string]bool{}
+	for _, op := range cfg.Operations {
+		if op.Handler != "" {
+			names[op.Handler] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		handlers = append(handlers, Handle(name, func(context.Context, pgx.Tx, event.Event) (Result, error) {
+			return Result{}, errors.New(heldByAbsence)
+		}))
+	}
+	return handlers
+}
+
+const heldByAbsence = "its handler in Go is not in this program"
 
 // Close gives the connections back.
 func (b *Bench) Close() { b.db.Close() }
@@ -102,6 +124,9 @@ func (b *Bench) Try(ctx context.Context, operation, source, id string) (*Trial, 
 		return nil, err
 	}
 	op := b.eng.byName[operation]
+	if op.away {
+		return nil, fmt.Errorf("operation %s cannot be tried here: %s", operation, heldByAbsence)
+	}
 	tx, err := b.db.Begin(ctx, statementTimeout, b.eng.txTimeout)
 	if err != nil {
 		return nil, err
