@@ -84,6 +84,26 @@ func benchCopy(b *testing.B, size int) {
 	benchRounds(b, w, wk, size, func(records []*kgo.Record) error { return copyAll(w, records) })
 }
 
+// BenchmarkResults says what publishing every result costs a batch: its results go into the outbox, or do not.
+func BenchmarkResults(b *testing.B) {
+	for _, topic := range []string{"off", "catchment.results"} {
+		b.Run(topic, func(b *testing.B) {
+			w := newDatabase(b, `CREATE TABLE orders (id text PRIMARY KEY, amount bigint)`)
+			w.cfg.Kafka.ResultsTopic = topic
+			w.cfg.Operations = []settings.Operation{{
+				Name: "orders", On: settings.On{Source: "shop"}, Entity: "body.data.object.metadata.order_id", Version: "time",
+				SQL:    config.Strings{`INSERT INTO orders VALUES (@entity, @amount) ON CONFLICT (id) DO UPDATE SET amount = excluded.amount`},
+				Params: map[string]string{"amount": "body.data.object.amount"},
+			}}
+			wk := w.take(w.engine(), partition(0))
+			round := benchRounds(b, w, wk, 1<<10, func(records []*kgo.Record) error { return wk.write(context.Background(), records) })
+			if bytes := w.count(`SELECT coalesce(sum(octet_length(packed)), 0) FROM catchment.outbox`); bytes > 0 {
+				b.ReportMetric(float64(bytes)/float64(round*benchBatch), "outbox-B/row")
+			}
+		})
+	}
+}
+
 // benchRounds writes batch after batch and reports rows a second and, where the system tells, the CPU time of
 // Postgres' backends, which is worth more on a busy machine.
 func benchRounds(b *testing.B, w *world, wk *worker, size int, write func([]*kgo.Record) error) (round int) {

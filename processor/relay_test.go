@@ -1,17 +1,21 @@
 package processor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
@@ -103,7 +107,9 @@ func TestPublish(t *testing.T) {
 	results := w.reads(w.cfg.Kafka.ResultsTopic, atLeast(orders*versions+1))
 	require.Len(t, results, orders*versions+1)
 	outcomes := map[string]int{}
+	documented := resultSchemas(t)
 	for _, rec := range results {
+		requireResult(t, documented, rec)
 		res, err := event.DecodeResult(rec)
 		require.NoError(t, err)
 		outcomes[res.Outcome]++
@@ -120,6 +126,37 @@ func TestPublish(t *testing.T) {
 	require.Equal(t, 1, outcomes["dead"])
 	w.eventually(0, `SELECT count(*) FROM catchment.outbox`)
 	require.InDelta(t, float64(succeeded), r.metric(t, "catchment_processor_outbox_published_total", "topic="+topic), 0)
+}
+
+// resultSchemas are those of a result's value and headers in schemas/asyncapi.yaml.
+func resultSchemas(t *testing.T) [2]*jsonschema.Schema {
+	t.Helper()
+	text, err := os.ReadFile("../schemas/asyncapi.yaml")
+	require.NoError(t, err)
+	var tree any
+	require.NoError(t, yaml.Unmarshal(text, &tree))
+	text, err = json.Marshal(tree)
+	require.NoError(t, err)
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	require.NoError(t, err)
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft7)
+	require.NoError(t, c.AddResource("asyncapi.json", doc))
+	return [2]*jsonschema.Schema{
+		c.MustCompile("asyncapi.json#/components/schemas/result"), c.MustCompile("asyncapi.json#/components/schemas/resultHeaders"),
+	}
+}
+
+func requireResult(t *testing.T, documented [2]*jsonschema.Schema, rec *kgo.Record) {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(rec.Value))
+	require.NoError(t, err)
+	require.NoError(t, documented[0].Validate(value), "%s", rec.Value)
+	headers := map[string]any{}
+	for _, h := range rec.Headers {
+		headers[h.Key] = string(h.Value)
+	}
+	require.NoError(t, documented[1].Validate(headers))
 }
 
 func nullable(b json.RawMessage) *string {
