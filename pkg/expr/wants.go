@@ -8,7 +8,6 @@ import (
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
-	"cel.dev/cel-go/common/types/ref"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -107,8 +106,7 @@ func member(function string, args []ast.Expr) (string, bool) {
 	if len(args) != 2 || function != "_[_]" && function != "_[?_]" && function != "_?._" || args[1].Kind() != ast.LiteralKind {
 		return "", false
 	}
-	var v ref.Val = args[1].AsLiteral()
-	s, ok := v.(types.String)
+	s, ok := args[1].AsLiteral().(types.String)
 	return string(s), ok
 }
 

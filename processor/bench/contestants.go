@@ -30,6 +30,7 @@ var statementSQL string
 
 const (
 	catchmentName = "catchment"
+	publishedName = "catchment, publishing results"
 	statementName = "one statement"
 	perEventName  = "one event a transaction"
 	bentoName     = "bento"
@@ -43,7 +44,12 @@ type contestant struct {
 
 func (b *bench) contestants() []contestant {
 	all := []contestant{
-		{catchmentName, b.catchment},
+		{catchmentName, func(ctx context.Context, db *pgx.Conn, url string) (*row, error) {
+			return b.catchment(ctx, db, url, catchmentName, "off")
+		}},
+		{publishedName, func(ctx context.Context, db *pgx.Conn, url string) (*row, error) {
+			return b.catchment(ctx, db, url, publishedName, "catchment.results")
+		}},
 		{statementName, func(ctx context.Context, _ *pgx.Conn, url string) (*row, error) {
 			return b.statement(ctx, url, statementName, len(b.deliveries), 1000, partitions)
 		}},
@@ -83,16 +89,19 @@ func delivery(r *rand.Rand) *event.Delivery {
 		SecretID: "k_0123456789ab", Method: "POST", Path: "/webhooks/stripe", ContentType: "application/json", RemoteAddr: "203.0.113.9",
 		Verdict: event.NewVerdict(event.FlagVerified), Body: []byte(body),
 		Headers: []event.Header{
-			{Name: "accept", Value: "*/*; q=0.5, application/xml"}, {Name: "cache-control", Value: "no-cache"}, {Name: "content-type", Value: "application/json; charset=utf-8"},
-			{Name: "user-agent", Value: "Stripe/1.0 (+https://stripe.com/docs/webhooks)"}, {Name: "accept-encoding", Value: "gzip"},
+			{Name: "accept", Value: "*/*; q=0.5, application/xml"},
+			{Name: "cache-control", Value: "no-cache"},
+			{Name: "content-type", Value: "application/json; charset=utf-8"},
+			{Name: "user-agent", Value: "Stripe/1.0 (+https://stripe.com/docs/webhooks)"},
+			{Name: "accept-encoding", Value: "gzip"},
 			{Name: "stripe-signature", Value: fmt.Sprintf("t=%d,v1=%064x", at.Unix(), r.Uint64())},
 		},
 	}
 }
 
-func (b *bench) catchment(ctx context.Context, db *pgx.Conn, url string) (*row, error) {
+func (b *bench) catchment(ctx context.Context, db *pgx.Conn, url, name, results string) (*row, error) {
 	config := filepath.Join(b.dir, "catchment.yaml")
-	text := fmt.Sprintf(`kafka: {brokers: [%s], topic: %s}
+	text := fmt.Sprintf(`kafka: {brokers: [%s], topic: %s, results_topic: %q}
 postgres: {url: %q}
 processor: {ops_listen: "127.0.0.1:0", group: %q, migrate: true}
 sources: {stripe: {provider: stripe, secrets: [whsec_0123456789abcdef0123456789abcdef]}}
@@ -111,11 +120,11 @@ operations:
       status: '{"payment_intent.succeeded": "paid", "payment_intent.payment_failed": "failed"}[type]'
       amount: body.data.object.amount
       currency: body.data.object.currency
-`, strings.ReplaceAll(b.o.brokers, ",", ", "), b.topic, url, "g-"+uuid.NewString())
+`, strings.ReplaceAll(b.o.brokers, ",", ", "), b.topic, results, url, "g-"+uuid.NewString())
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return b.program(ctx, catchmentName, nil, func() (int, error) {
+	return b.program(ctx, name, nil, func() (int, error) {
 		var n int
 		err := db.QueryRow(ctx, positionSQL).Scan(&n)
 		if err != nil {
@@ -229,7 +238,7 @@ func (b *bench) write(ctx context.Context, url string, inputs [][]any, next *ato
 
 func arguments(ds []*event.Delivery) []any {
 	n := len(ds)
-	var source, id, typ, headers, delivery, order, status, currency = make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	source, id, typ, headers, delivery, order, status, currency := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	at, received, body, sha, amount := make([]time.Time, n), make([]time.Time, n), make([][]byte, n), make([][]byte, n), make([]int64, n)
 	for i, d := range ds {
 		var e struct {

@@ -56,7 +56,7 @@ func markdown(rows []row, rounds, events int) string {
 		rule += " ---: |"
 	}
 	b.WriteString(rule + "\n")
-	for _, who := range []string{catchmentName, statementName, bentoName, perEventName} {
+	for _, who := range []string{catchmentName, publishedName, statementName, bentoName, perEventName} {
 		if m, _, _ := spread(rows, who, (*row).perSecond); m == 0 {
 			continue
 		}
