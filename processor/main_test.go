@@ -8,7 +8,7 @@ import (
 )
 
 // waiting is how many tests may run beside each other that say so: they wait for servers, and not for a processor.
-const waiting = 6
+const waiting = 8
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -30,10 +30,16 @@ func TestR16PausedPastItsSession(t *testing.T) {
 		t.Run(string(point), func(t *testing.T) {
 			t.Parallel()
 			w := newTraffic(t, 3)
+			w.gated()
 			paused := w.process(program)
 			w.send(120)
+			open := func() {}
+			if point == failpoint.AfterPoll {
+				open = w.shut() // so that none of what it has polled is written when it stops
+			}
 			paused.start(fmt.Sprintf("%s=%s=stop@1", failpoint.Env, point))
 			require.True(t, waitFor(paused.stands), "it did not stop at %s", point)
+			open()
 			heir := w.start()
 			w.settled()
 			require.NoError(t, paused.cmd.Process.Signal(syscall.SIGCONT))
@@ -49,6 +55,24 @@ func TestR16PausedPastItsSession(t *testing.T) {
 			w.check()
 		})
 	}
+}
+
+// gated lets the ledger's operation wait while a gate is shut.
+func (w *traffic) gated() {
+	w.t.Helper()
+	w.exec(`CREATE TABLE gate AS SELECT 1 AS id`)
+	w.cfg.Operations[0].SQL = append(config.Strings{`UPDATE gate SET id = 1`}, w.cfg.Operations[0].SQL...)
+	w.cfg.Operations[0].Timeout, w.cfg.Processor.TxTimeout = time.Minute, time.Minute
+}
+
+// shut shuts the gate until open is called.
+func (w *traffic) shut() (open func()) {
+	w.t.Helper()
+	gate, err := w.pool.Begin(context.Background())
+	require.NoError(w.t, err)
+	_, err = gate.Exec(context.Background(), `UPDATE gate SET id = 1`)
+	require.NoError(w.t, err)
+	return func() { require.NoError(w.t, gate.Rollback(context.Background())) }
 }
 
 // stands says whether the program is stopped.
@@ -157,23 +181,18 @@ func (c *linked) Close() error {
 func TestR17CutFromKafka(t *testing.T) {
 	t.Parallel()
 	w := newTraffic(t, 2)
-	w.exec(`CREATE TABLE gate AS SELECT 1 AS id`)
-	w.cfg.Operations[0].SQL = append(config.Strings{`UPDATE gate SET id = 1`}, w.cfg.Operations[0].SQL...)
-	w.cfg.Operations[0].Timeout, w.cfg.Processor.TxTimeout = time.Minute, time.Minute
+	w.gated()
 	network := newLink()
 	cut := w.start(kgo.Dialer(network.dial), kgo.RequestTimeoutOverhead(time.Minute)) // so long it does not notice
 	w.send(30)
 	w.settled()
-	gate, err := w.pool.Begin(t.Context())
-	require.NoError(t, err)
-	_, err = gate.Exec(t.Context(), `UPDATE gate SET id = 1`)
-	require.NoError(t, err)
+	open := w.shut()
 	w.send(60)
 	w.eventually(2, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) // both are within a batch
 	network.cut()
 	heir := w.start()
 	require.True(t, waitFor(func() bool { return cut.metric(t, "catchment_processor_fenced_total") >= 1 }), "nothing was refused")
-	require.NoError(t, gate.Rollback(t.Context()))
+	open()
 	w.settled()
 	require.Positive(t, heir.metric(t, "catchment_processor_events_total"))
 	began := time.Now()

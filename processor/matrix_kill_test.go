@@ -25,6 +25,7 @@ const envKills = "CATCHMENT_TEST_KILLS"
 // R15: the processor is killed at each boundary between two steps, again and again, under load. Whatever was in flight,
 // every event has its effect once: the ledger has no unique key that could hide a second one.
 func TestR15KilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	kills := 5
 	if text := os.Getenv(envKills); text != "" {
 		var err error

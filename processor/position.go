@@ -46,7 +46,7 @@ func (ses *session) checkPositions(ctx context.Context) error {
 	defer cancel()
 	stored, err := ses.eng.store.Positions(ctx, ses.topicID)
 	if err != nil {
-		return nil //nolint:nilerr // asked again; who writes finds out
+		return nil // asked again; who writes finds out
 	}
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
