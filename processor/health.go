@@ -180,7 +180,8 @@ func (s *Service) guard(ctx context.Context, f func(context.Context) error) erro
 		t := time.NewTimer(drain)
 		defer t.Stop()
 		select {
-		case <-ended:
+		case late := <-ended:
+			err = errors.Join(err, late)
 		case <-t.C:
 		}
 		return err

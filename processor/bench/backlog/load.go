@@ -70,8 +70,10 @@ func delivery(random *rand.ChaCha8, n, size int, at time.Time) *event.Delivery {
 		DeliveryID: uuid.Must(uuid.NewV7()).String(), SecretID: "k_0123456789ab", Method: "POST", Path: "/webhooks/stripe", ContentType: "application/json",
 		Verdict: event.NewVerdict(event.FlagVerified),
 		Headers: []event.Header{
-			{Name: "content-type", Value: "application/json; charset=utf-8"}, {Name: "user-agent", Value: "Stripe/1.0 (+https://stripe.com/docs/webhooks)"},
-			{Name: "stripe-signature", Value: fmt.Sprintf("t=%d,v1=%064x", at.Unix(), n)}, {Name: "accept", Value: "*/*; q=0.5, application/xml"},
+			{Name: "content-type", Value: "application/json; charset=utf-8"},
+			{Name: "user-agent", Value: "Stripe/1.0 (+https://stripe.com/docs/webhooks)"},
+			{Name: "stripe-signature", Value: fmt.Sprintf("t=%d,v1=%064x", at.Unix(), n)},
+			{Name: "accept", Value: "*/*; q=0.5, application/xml"},
 		},
 		Body: []byte(b.String()),
 	}
@@ -79,9 +81,9 @@ func delivery(random *rand.ChaCha8, n, size int, at time.Time) *event.Delivery {
 
 // configuration is the order-status job.
 func configuration(o *options, topic, database string) string {
-	return fmt.Sprintf(`kafka: {brokers: [%s], topic: %s}
-postgres: {url: %q}
-processor: {ops_listen: %q, group: %s}
+	return fmt.Sprintf(`kafka: {brokers: [%[1]s], topic: %[2]s, results_topic: %[2]s.results}
+postgres: {url: %[3]q}
+processor: {ops_listen: %[4]q, group: %[2]s}
 telemetry: {log_level: warn}
 sources:
   stripe: {provider: stripe, secrets: [whsec_0123456789abcdef0123456789abcdef]}
@@ -94,7 +96,7 @@ operations:
       INSERT INTO orders (id, status, amount, currency, updated_at) VALUES (@entity, 'paid', @amount, @currency, @time)
       ON CONFLICT (id) DO UPDATE SET status = excluded.status, amount = excluded.amount, updated_at = excluded.updated_at
     params: {amount: body.data.object.amount, currency: body.data.object.currency}
-`, o.brokers, topic, database, opsAddr, topic)
+`, o.brokers, topic, database, opsAddr)
 }
 
 func withDatabase(address, name string) (string, error) {

@@ -80,13 +80,15 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer cl.Close()
 	replicated, logAppend := "2", "LogAppendTime"
-	if _, err := kadm.NewClient(cl).CreateTopic(ctx, int32(o.partitions), 3, map[string]*string{"min.insync.replicas": &replicated, "message.timestamp.type": &logAppend}, name); err != nil {
-		return fmt.Errorf("create topic: %w", err)
+	for _, topic := range []string{name, name + ".results"} {
+		if _, err := kadm.NewClient(cl).CreateTopic(ctx, int32(o.partitions), 3, map[string]*string{"min.insync.replicas": &replicated, "message.timestamp.type": &logAppend}, topic); err != nil {
+			return fmt.Errorf("create topic: %w", err)
+		}
+		defer func() {
+			_, e := kadm.NewClient(cl).DeleteTopic(context.WithoutCancel(ctx), topic)
+			err = errors.Join(err, e)
+		}()
 	}
-	defer func() {
-		_, e := kadm.NewClient(cl).DeleteTopic(context.WithoutCancel(ctx), name)
-		err = errors.Join(err, e)
-	}()
 	began := time.Now()
 	if err := fill(ctx, cl, o.events, o.size); err != nil {
 		return err
