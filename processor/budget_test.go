@@ -29,7 +29,8 @@ func TestBufferIsBounded(t *testing.T) {
 			records = append(records, r)
 		}
 	}
-	manual := w.kc.Client(t, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(64<<10))
+	manual := w.kc.Client(t, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(64<<10),
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
 	require.NoError(t, manual.ProduceSync(t.Context(), records...).FirstErr())
 	lock, err := w.pool.Begin(t.Context())
 	require.NoError(t, err)
@@ -37,14 +38,18 @@ func TestBufferIsBounded(t *testing.T) {
 	_, err = lock.Exec(t.Context(), `LOCK TABLE catchment.identities IN EXCLUSIVE MODE`) // positions are taken, nothing is stored
 	require.NoError(t, err)
 	r := w.start()
-	most := 0
+	most, still, before := 0, 0, -1
 	require.True(t, waitFor(func() bool {
 		b := r.buffer()
 		if b == nil {
 			return false
 		}
-		most = max(most, b.held())
-		return full(r)
+		held := b.held()
+		most = max(most, held)
+		if still++; held != before || !full(r) {
+			still, before = 0, held
+		}
+		return still == 100 // looks: nothing more comes
 	}), "the partitions are still fetched, with %d bytes in memory", most)
 	require.Positive(t, most)
 	// A poll that begins below the budget may bring a fetch from each of three brokers, and each of them a whole batch of
