@@ -182,7 +182,7 @@ func (s *Service) accept(r *request, release func()) bool {
 func (s *Service) judged(r *request) *provider.Request {
 	req := r.Request
 	p := &provider.Request{
-		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery,
+		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery, Host: req.Host,
 		Header: req.Header, Body: r.body, Now: r.received, FromProxy: s.proxies.include(req.RemoteAddr),
 	}
 	if req.TLS != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,7 +143,12 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 	b := &bench{
 		file: a.config, cfg: cfg, wrong: map[string]config.Errors{}, keys: &provider.OfflineKeys{}, judges: map[string]*ingress.Judge{}, now: time.Now,
 	}
+	nameless := b.nameSecrets()
 	for _, e := range errs {
+		if slices.Contains(nameless, e.Path) {
+			fmt.Fprintf(a.err, "catchment: judged all the same, but no service starts with it: %v\n", e)
+			continue // what else is wrong with it is found when the source is opened
+		}
 		if name := sourceAt(cfg, e.Path); name != "" {
 			b.wrong[name] = append(b.wrong[name], e)
 			continue
@@ -163,6 +169,24 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 		return nil, fmt.Errorf("%w: --keys %s: %w", run.ErrUsage, keysPath, err)
 	}
 	return b, nil
+}
+
+// nameSecrets gives an ID to passwords and tokens that have none, and returns their paths: whoever judges requests
+// tells nobody which secret has fitted.
+func (b *bench) nameSecrets() (paths []string) {
+	for name, s := range b.cfg.Sources {
+		p, ok := provider.ByName(s.Provider)
+		if !ok || !p.NeedsSecretID() {
+			continue
+		}
+		for i := range s.Secrets {
+			if s.Secrets[i].ID == "" {
+				s.Secrets[i].ID = fmt.Sprintf("secret-%d", i)
+				paths = append(paths, fmt.Sprintf("sources.%s.secrets[%d]", name, i))
+			}
+		}
+	}
+	return paths
 }
 
 // sourceAt names the source that a path of the configuration leads into: the longest name that fits, for names may
