@@ -17,7 +17,7 @@ func TestR06OnePartitionBlackHoled(t *testing.T) {
 	for name, link := range map[string]kafkatest.Link{"both ways": kafkatest.BlackHole, "answers alone": kafkatest.Mute} {
 		t.Run(name, func(t *testing.T) {
 			cluster := kafkatest.NewFake(t)
-			h := start(t, cluster, "1s", ", in_flight_bytes: 256KiB")
+			h := start(t, cluster, "4s", ", in_flight_bytes: 256KiB") // long enough for the others on a busy machine
 			h.ready()
 			for p := range int32(3) {
 				require.NoError(t, cluster.Fake().MoveTopicPartition(h.topic, p, p))

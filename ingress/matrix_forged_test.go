@@ -27,7 +27,7 @@ import (
 // R51: forged, unsigned, expired, from the future, replayed, meant for another source, signed by another algorithm:
 // none is accepted, and nothing of it is in Kafka.
 func TestR51NothingForged(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", "")
+	h := start(t, kafkatest.New(t), "20s", "")
 	h.ready()
 	const canary = "canary-51"
 	forged := 0

@@ -94,7 +94,7 @@ type stage struct {
 
 func (w *stage) eventually(cond func() bool) {
 	w.t.Helper()
-	require.Eventually(w.t, cond, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(w.t, cond, 30*time.Second, 5*time.Millisecond)
 }
 
 // inLog counts records without asking over the network, which may be broken now.
@@ -109,7 +109,7 @@ func (w *stage) inLog() (n int64) {
 func TestR01KilledUnderLoad(t *testing.T) {
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
-	p := newProcess(t, build(t), cluster, topic, "4s", "")
+	p := newProcess(t, build(t), cluster, topic, "9s", "")
 	l := newLoad(t, p.url, 0)
 	p.start()
 	l.run(8)

@@ -31,14 +31,35 @@ type process struct {
 	exited      chan struct{}
 }
 
-// build makes the program once for a test.
+// built is the folder of the program; "" before a test has asked for it.
+var built string
+
+func TestMain(m *testing.M) {
+	m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+}
+
+// build makes the program, once for all tests.
 func build(t testing.TB) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "ingress")
-	out, err := exec.Command("go", "build", "-o", program, "./cmd/ingress").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	program, err := buildOnce()
+	require.NoError(t, err)
 	return program
 }
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	var err error
+	if built, err = os.MkdirTemp("", "catchment-ingress-"); err != nil {
+		return "", err
+	}
+	program := filepath.Join(built, "ingress")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/ingress").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the ingress: %w: %s", err, out)
+	}
+	return program, nil
+})
 
 // newProcess writes a configuration; more is YAML of the section ingress.
 func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic, ackTimeout, more string) *process {

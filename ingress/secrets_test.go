@@ -98,7 +98,7 @@ func TestSecretRotation(t *testing.T) {
 	}
 	for gen := 1; gen <= 3; gen++ {
 		mount(gen, secret(gen), secret(gen+1))
-		require.Eventually(t, func() bool { return status(gen+1) == 200 }, 10*time.Second, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return status(gen+1) == 200 }, 30*time.Second, 20*time.Millisecond)
 		require.Equal(t, 401, status(gen-1), "a secret that is gone")
 		current.Store(int64(gen + 1))
 	}
@@ -177,7 +177,7 @@ func TestBadReload(t *testing.T) {
 
 // TestReloadWhileStopped: a reload is safe whether or not the service runs.
 func TestReloadWhileStopped(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", "")
+	h := start(t, kafkatest.New(t), "20s", "")
 	require.NoError(t, h.stop())
 	h.Reload()
 	require.InDelta(t, 1, testutil.ToFloat64(h.metrics.reloads.WithLabelValues(reloadOK)), 0)
