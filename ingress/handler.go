@@ -318,7 +318,7 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 	if r.eventID != "" {
 		attrs = append(attrs, slog.String("event_id", cut(r.eventID)))
 	}
-	s.logRefusal(attrs)
+	s.logRefusal(r.eventID != "", attrs)
 	writeProblem(r.Writer, ref, r.id)
 }
 
