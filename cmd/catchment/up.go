@@ -28,6 +28,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/pkg/telemetry"
+	"github.com/catchment-dev/catchment/processor"
 )
 
 const (
@@ -166,7 +167,7 @@ func (n *node) configure(ctx context.Context, o upOptions) error {
 	if err := n.restoreKey(path); err != nil {
 		return err
 	}
-	if n.cfg, err = settings.Load(path, settings.Everything...); err != nil {
+	if n.cfg, err = processor.Load(path, settings.Everything...); err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
 	c := n.cfg

@@ -102,7 +102,7 @@ func parse(path string, data []byte, need []Section) (*File, config.Errors, erro
 		return nil, nil, err
 	}
 	errs = append(errs, f.check(need, errs)...)
-	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
+	errs.Sort()
 	return f, errs, nil
 }
 

@@ -20,7 +20,7 @@ func main() {
 }
 
 func serve(ctx context.Context, path string) error {
-	cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry)
+	cfg, err := processor.Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry)
 	if err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
