@@ -98,6 +98,8 @@ surprise: 1
 		"no configuration":  {[]string{"send", "stripe", "--config", missing}, 2, "catchment up"},
 		"up with --config":  {[]string{"up", "--config", broken}, 2, "--dir"},
 		"broken file":       {[]string{"config", "check", "--offline", "--config", broken}, 2, "broken.yaml:2:3: kafka.brokerz"},
+		"unknown status":    {[]string{"events", "list", "--status", "done"}, 2, "expected one of processed"},
+		"negative limit":    {[]string{"events", "list", "--limit", "-1"}, 2, "--limit"},
 		"a folder":          {[]string{"config", "check", "--offline", "--config", t.TempDir()}, 2, "is a directory"},
 		"a bad expression":  {[]string{"config", "check", "--offline", "--config", bad}, 2, "bad.yaml:5:47: operations[0].when: line 1"},
 		"beside other keys": {[]string{"config", "check", "--offline", "--config", bad}, 2, "bad.yaml:6:1: surprise: unknown key"},

@@ -98,8 +98,8 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
-		return fmt.Errorf("--dir: %w", err)
+	if err := firstStart(ctx, dir, o); err != nil {
+		return err
 	}
 	unlock, err := lockFolder(ctx, dir)
 	if err != nil {
@@ -128,6 +128,26 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	return n.serve(ctx)
 }
 
+// firstStart makes the data folder. Where there is no configuration yet, the ports must be free before anything is
+// written: a file with addresses of others would mislead send.
+func firstStart(ctx context.Context, dir string, o upOptions) error {
+	if _, err := os.Stat(filepath.Join(dir, devconf.File)); errors.Is(err, os.ErrNotExist) {
+		listen, opsListen := o.addresses()
+		if err := portsFree(ctx, listen, opsListen); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
+	return nil
+}
+
+// addresses are those of the flags, or else the usual ones.
+func (o upOptions) addresses() (listen, opsListen string) {
+	return orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
+}
+
 // diskFull adds to an error that a full disk has caused what to do about it. The broker and the database have it only
 // as text.
 func diskFull(err error, data string) error {
@@ -149,13 +169,8 @@ func progress(w io.Writer) func(format string, args ...any) {
 
 // configure reads the configuration, made first when there is none, and checks what can be known to fail.
 func (n *node) configure(ctx context.Context, o upOptions) error {
-	listen, opsListen := orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
+	listen, opsListen := o.addresses()
 	path := filepath.Join(n.dir, devconf.File)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // a file with addresses of others would mislead `send`
-		if err := portsFree(ctx, listen, opsListen); err != nil {
-			return err
-		}
-	}
 	created, err := devconf.Create(ctx, n.dir, listen, opsListen)
 	if err != nil {
 		return err
