@@ -27,7 +27,7 @@ print(f"{rows} rows, {events} events of {sources} sources")
 assert deliveries == rows, "one row a delivery"
 signed_rows, signed_events = one(f"SELECT count(*), count(DISTINCT (source, event_id)) FROM {archive} WHERE provider <> 'none'")
 assert signed_rows == signed_events == wanted, f"want {wanted} rows: what was answered as a duplicate is none, found {signed_rows} of {signed_events} events"
-assert duckdb.execute(f"SELECT count(*) FROM {archive} WHERE body = ?", [sent]).fetchone()[0] == 1, "a body is not what was sent"
+assert duckdb.execute(f"SELECT count(*) FROM {archive} WHERE body = ?", [sent]).fetchall() == [(1,)], "a body is not what was sent"
 
 for body, digest in duckdb.sql(f"SELECT body, body_sha256 FROM {archive}").fetchall():
     digest = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
