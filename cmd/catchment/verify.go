@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -143,12 +144,10 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 	b := &bench{
 		file: a.config, cfg: cfg, wrong: map[string]config.Errors{}, keys: &provider.OfflineKeys{}, judges: map[string]*ingress.Judge{}, now: time.Now,
 	}
-	nameless := b.nameSecrets()
+	for _, path := range b.nameSecrets() {
+		fmt.Fprintf(a.err, "catchment: %v\n", cfg.Errorf(path, "needs an id, without which no service starts: its requests are judged all the same"))
+	}
 	for _, e := range errs {
-		if slices.Contains(nameless, e.Path) {
-			fmt.Fprintf(a.err, "catchment: judged all the same, but no service starts with it: %v\n", e)
-			continue // what else is wrong with it is found when the source is opened
-		}
 		if name := sourceAt(cfg, e.Path); name != "" {
 			b.wrong[name] = append(b.wrong[name], e)
 			continue
@@ -174,7 +173,8 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 // nameSecrets gives an ID to passwords and tokens that have none, and returns their paths: whoever judges requests
 // tells nobody which secret has fitted.
 func (b *bench) nameSecrets() (paths []string) {
-	for name, s := range b.cfg.Sources {
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Sources)) {
+		s := b.cfg.Sources[name]
 		p, ok := provider.ByName(s.Provider)
 		if !ok || !p.NeedsSecretID() {
 			continue
