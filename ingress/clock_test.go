@@ -90,8 +90,10 @@ func TestClockRemembers(t *testing.T) {
 
 // TestClockUnsound (R45) sets the ingress's clock wrong, both ways and while it runs: not ready and 503, not 401.
 func TestClockUnsound(t *testing.T) {
+	t.Parallel()
 	for name, step := range map[string]time.Duration{"ahead": 10 * time.Minute, "behind": -10 * time.Minute, "a day behind": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := start(t, kafkatest.New(t), "20s", "")
 			h.ready()
 			for i := range 40 { // records on each of the partitions
@@ -116,6 +118,7 @@ func TestClockUnsound(t *testing.T) {
 
 // TestClockWrongFromTheStart: the first acknowledgements tell.
 func TestClockWrongFromTheStart(t *testing.T) {
+	t.Parallel()
 	h := start(t, kafkatest.New(t), "20s", "")
 	h.skew.Store(int64(10 * time.Minute))
 	h.clock.mu.Lock()

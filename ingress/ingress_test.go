@@ -250,6 +250,7 @@ func TestHonest200(t *testing.T) {
 // TestBodyStaysUntouchedAfterTheAnswer lets records arrive long after their senders got a 503, while other bodies
 // are read: what Kafka then stores must still be the first bytes.
 func TestBodyStaysUntouchedAfterTheAnswer(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.NewFake(t)
 	h := start(t, cluster, "150ms", "")
 	h.ready()
@@ -272,6 +273,7 @@ func TestBodyStaysUntouchedAfterTheAnswer(t *testing.T) {
 
 // R4: the promise of the 200 on brokers that are really gone.
 func TestR04WithoutQuorum(t *testing.T) {
+	t.Parallel()
 	const ackTimeout = 2 * time.Second
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, ackTimeout.String(), "")
@@ -316,6 +318,7 @@ func TestR04WithoutQuorum(t *testing.T) {
 
 // R12: a topic that would not keep the promises. Each check by itself is in package kafka.
 func TestR12UnsafeTopic(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	for name, c := range map[string]struct {
 		kafka string
@@ -327,6 +330,7 @@ func TestR12UnsafeTopic(t *testing.T) {
 		"waived by its name": {"replication_factor: 1, min_insync_replicas: 1, accept: [replication-factor, min-insync-replicas]", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			topic := "unsafe." + uuid.NewString()
 			h := startOn(t, cluster, topic, "2s", "", ", partitions: 1, "+c.kafka)
 			if c.check == "" {
@@ -345,6 +349,7 @@ func TestR12UnsafeTopic(t *testing.T) {
 
 // TestKafkaIsNotThere starts before Kafka: honest refusals, then service, without a restart.
 func TestKafkaIsNotThere(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	proxy := newGate(t, cluster.Brokers[0])
 	topic := cluster.Topic(t, 1)

@@ -45,6 +45,7 @@ func TestR07BlackHole(t *testing.T) {
 // R8: the broker has appended, and says that it timed out, that replicas are missing, or nothing at all, while senders
 // hang up. What the producer calls acknowledged is in the log where it says (franz-go's issue 1217).
 func TestR08ResponseLostAfterAppend(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.NewFake(t)
 	h := start(t, cluster, "300ms", "")
 	h.ready()

@@ -19,6 +19,7 @@ import (
 // R1 of the failure matrix: the ingress is killed at each stage of a request. The sender has no answer and sends
 // again; what it was told is in the log.
 func TestR01KilledAtEveryStage(t *testing.T) {
+	t.Parallel()
 	program := build(t)
 	for name, c := range map[string]struct {
 		linger string
@@ -56,6 +57,7 @@ func TestR01KilledAtEveryStage(t *testing.T) {
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := &stage{t: t, cluster: kafkatest.NewFake(t)}
 			w.topic = w.cluster.Topic(t, 1)
 			w.p = newProcess(t, program, w.cluster, w.topic, "20s", ", linger: "+c.linger)
@@ -107,6 +109,7 @@ func (w *stage) inLog() (n int64) {
 
 // R1 again, with kills at random moments under load, so that those between the stages are met too.
 func TestR01KilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
 	p := newProcess(t, build(t), cluster, topic, "9s", "")
@@ -133,6 +136,7 @@ func pause(d time.Duration) { <-time.After(d) }
 // R2: two replicas behind a balancer that heeds /readyz are replaced one after the other under load. No request meets
 // a closed or reset connection, and every one is answered 200.
 func TestR02RollingUpdate(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
 	program := build(t)
@@ -183,6 +187,7 @@ func TestR02RollingUpdate(t *testing.T) {
 
 // R2 for senders that know nothing of readiness: whoever is cut off has not been read, for its event is not in the log.
 func TestR02StopUnderLoad(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
 	p := newProcess(t, build(t), cluster, topic, "9s", "")

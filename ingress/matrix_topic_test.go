@@ -16,6 +16,7 @@ import (
 // R13: the topic is deleted and made anew in traffic. Events that come later are safe, and what the old topic
 // acknowledged is no duplicate in the new one.
 func TestR13TopicMadeAnew(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
 	h := start(t, cluster, "9s", "")
 	h.ready()

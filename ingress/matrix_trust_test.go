@@ -113,6 +113,7 @@ func TestR53NameDoesNotResolve(t *testing.T) {
 // R53, certificates: that of the brokers expires and is renewed, by the same authority and by another one, whose
 // certificate then stands in ca_file.
 func TestR53CertificateExpires(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var current atomic.Pointer[tls.Certificate]
 	authority := newAuthority(t)
@@ -135,6 +136,7 @@ func TestR53CertificateExpires(t *testing.T) {
 
 // R53, passwords: the brokers want another one than before, and the file holds it a while later.
 func TestR53PasswordRotated(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "password")
 	write(t, file, "first-password\n")
@@ -159,6 +161,7 @@ func TestR53PasswordRotated(t *testing.T) {
 // R53 under load: connections end and passwords change while a dozen senders post. What was answered 200 is in the log,
 // where the producer said that it is.
 func TestR53PasswordRotatedUnderLoad(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "password")
 	write(t, file, "p0\n")

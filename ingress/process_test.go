@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +36,11 @@ type process struct {
 var built string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Those that are parallel mostly wait: for brokers that start and elect, or for the one cluster that may be broken.
+	if err := flag.Set("test.parallel", "10"); err != nil {
+		panic(err)
+	}
 	m.Run()
 	if built != "" {
 		_ = os.RemoveAll(built)
