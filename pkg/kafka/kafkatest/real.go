@@ -37,13 +37,6 @@ func newScripted(t testing.TB, dir string) *Cluster {
 	return &Cluster{Brokers: strings.Split(list, ","), Real: true, t: t, power: script}
 }
 
-// quick are settings of a cluster whose brokers start and end all the time: half the CPU of a start is saved by the
-// JVM's quick compiler alone, and the others learn earlier that a broker is gone.
-var quick = []string{
-	"JVM_OPTS=-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-	"EXTRA_PROPS=broker.session.timeout.ms=6000;broker.heartbeat.interval.ms=1000",
-}
-
 // scripted is the power switch of a cluster that the script runs; it counts brokers from 1.
 type scripted struct{ program, dir string }
 
@@ -66,7 +59,7 @@ func (s *scripted) switched(command string, i int) error {
 
 func (s *scripted) run(command string, more ...string) (string, error) {
 	cmd := exec.Command("bash", append([]string{s.program, command, s.dir}, more...)...)
-	cmd.Env = append(os.Environ(), quick...) // counts when the cluster is made, and is kept
+	cmd.Env = append(os.Environ(), "QUICK=1") // counts when the cluster is made, and is kept
 	log, err := os.CreateTemp("", "kafka-cluster-") // a file: brokers may inherit it, and a pipe would never end
 	if err != nil {
 		return "", err
