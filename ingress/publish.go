@@ -36,7 +36,7 @@ type publisher struct {
 	topic  string
 	m      *metrics
 	log    *slog.Logger
-	acks   sync.Pool     // of chan error
+	waits  sync.Pool     // of *wait
 	gone   chan struct{} // has room for one: a produce met a topic that is no longer there
 
 	bulkhead *bulkhead
@@ -64,7 +64,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 		}),
 	)
 	p := &publisher{
-		topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }},
+		topic: cfg.Kafka.Topic, m: m, log: log, waits: sync.Pool{New: newWait},
 		gone: make(chan struct{}, 1), bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
 	}
 	open := func(linger time.Duration) (*kgo.Client, error) {
@@ -88,6 +88,18 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 	return p, nil
 }
 
+// wait is what one request waits with: for Kafka's answer, until its deadline.
+type wait struct {
+	ack   chan error // has room for one
+	timer *time.Timer
+}
+
+func newWait() any {
+	w := &wait{ack: make(chan error, 1), timer: time.NewTimer(time.Hour)}
+	w.timer.Stop()
+	return w
+}
+
 // publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
 // there is no room, errShare when there is none for its partition, or Kafka's error. release is called once, when the producer is done with d's body: that may
 // be long after errDeadline. The request's context has no part in this: a sender that hangs up must not cancel
@@ -103,7 +115,7 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		release()
 		return errShare
 	}
-	ack := p.acks.Get().(chan error)
+	w := p.waits.Get().(*wait)
 	start := time.Now()
 	cl.TryProduce(context.Background(), record, func(r *kgo.Record, err error) {
 		part.answered(r, start.Sub(processStart), err)
@@ -111,13 +123,13 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
 			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
 		}
-		ack <- err // has room for one: never blocks, also when nobody waits any more
+		w.ack <- err // has room for one: never blocks, also when nobody waits any more
 	})
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
+	w.timer.Reset(deadline.Sub(start))
 	select {
-	case err := <-ack:
-		p.acks.Put(ack) // only here is it sure that nothing more comes
+	case err := <-w.ack:
+		w.timer.Stop()
+		p.waits.Put(w) // only here is it sure that nothing more comes
 		if err == nil {
 			p.m.ack.Observe(time.Since(start).Seconds())
 			return nil
@@ -132,7 +144,7 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 			}
 		}
 		return fmt.Errorf("produce: %w", err)
-	case <-timer.C:
+	case <-w.timer.C:
 		return errDeadline
 	}
 }
