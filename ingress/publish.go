@@ -88,15 +88,17 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 	return p, nil
 }
 
-// wait is what one request waits with: for Kafka's answer, until its deadline.
+// wait is what one request waits with: for Kafka's answer or its deadline, whichever comes first. One channel for both
+// costs less than to choose between two.
 type wait struct {
-	ack   chan error // has room for one
-	timer *time.Timer
+	ended chan error // has room for both
+	late  *time.Timer
 }
 
 func newWait() any {
-	w := &wait{ack: make(chan error, 1), timer: time.NewTimer(time.Hour)}
-	w.timer.Stop()
+	w := &wait{ended: make(chan error, 2)}
+	w.late = time.AfterFunc(time.Hour, func() { w.ended <- errDeadline })
+	w.late.Stop()
 	return w
 }
 
@@ -123,30 +125,29 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
 			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
 		}
-		w.ack <- err // has room for one: never blocks, also when nobody waits any more
+		w.ended <- err // never blocks, also when nobody waits any more
 	})
-	w.timer.Reset(deadline.Sub(start))
-	select {
-	case err := <-w.ack:
-		w.timer.Stop()
-		p.waits.Put(w) // only here is it sure that nothing more comes
-		if err == nil {
-			p.m.ack.Observe(time.Since(start).Seconds())
-			return nil
-		}
-		if errors.Is(err, kgo.ErrMaxBuffered) {
-			return errFull
-		}
-		if errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) {
-			select {
-			case p.gone <- struct{}{}:
-			default:
-			}
-		}
-		return fmt.Errorf("produce: %w", err)
-	case <-w.timer.C:
-		return errDeadline
+	w.late.Reset(deadline.Sub(start))
+	err := <-w.ended
+	if err == errDeadline { //nolint:errorlint // Kafka's own errors are others
+		return err
 	}
+	if w.late.Stop() {
+		p.waits.Put(w) // only now is it sure that nothing more comes
+	}
+	switch {
+	case err == nil:
+		p.m.ack.Observe(time.Since(start).Seconds())
+		return nil
+	case errors.Is(err, kgo.ErrMaxBuffered):
+		return errFull
+	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
+		select {
+		case p.gone <- struct{}{}:
+		default:
+		}
+	}
+	return fmt.Errorf("produce: %w", err)
 }
 
 // anew lets the producers learn of the topic as if for the first time. They never take on by themselves that a topic
