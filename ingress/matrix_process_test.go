@@ -142,7 +142,7 @@ func TestR02RollingUpdate(t *testing.T) {
 	program := build(t)
 	replicas := []*process{}
 	for range 2 {
-		p := newProcess(t, program, cluster, topic, "9s", ", drain_delay: 500ms")
+		p := newProcess(t, program, cluster, topic, "9s", ", drain_delay: 3s") // time for a balancer on a busy machine
 		p.start()
 		replicas = append(replicas, p)
 	}

@@ -73,7 +73,7 @@ func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic,
 	dir := t.TempDir()
 	p := &process{t: t, program: program, config: filepath.Join(dir, "catchment.yaml"), log: filepath.Join(dir, "log"), listen: freeAddress(t), ops: freeAddress(t)}
 	text := fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: false}\ningress: {listen: %q, ops_listen: %q%s}\n",
-		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, p.listen, p.ops, more) + fmt.Sprintf(testSources, ackTimeout)
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, p.listen, p.ops, patient(more)) + fmt.Sprintf(testSources, ackTimeout)
 	require.NoError(t, os.WriteFile(p.config, []byte(text), 0o600))
 	t.Cleanup(func() {
 		if p.cmd != nil {
@@ -85,6 +85,15 @@ func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic,
 		}
 	})
 	return p
+}
+
+// patient lets a connection wait for its first request. Go's client makes some that it has no use for at once, and may
+// use one just when the server has given up on it.
+func patient(ingress string) string {
+	if strings.Contains(ingress, "read_header_timeout") {
+		return ingress
+	}
+	return ingress + ", read_header_timeout: 60s"
 }
 
 func freeAddress(t testing.TB) string {
