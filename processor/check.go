@@ -27,7 +27,7 @@ func Load(path string, need ...settings.Section) (*settings.File, error) {
 
 // LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides.
 func LoadPartly(path string, need ...settings.Section) (*settings.File, config.Errors, error) {
-	cfg, errs, err := settings.LoadPartly(path, need...)
+	cfg, errs, err := settings.LoadPartly(path, true, need...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -134,7 +134,7 @@ type bench struct {
 }
 
 func (a *app) newBench(keysPath string) (*bench, error) {
-	cfg, errs, err := settings.LoadPartly(a.config, settings.NeedIngress, settings.NeedSources)
+	cfg, errs, err := settings.LoadPartly(a.config, false, settings.NeedIngress, settings.NeedSources)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: there is no %s: name the file with --config", run.ErrUsage, a.config)
 	}

@@ -75,14 +75,15 @@ func Parse(path string, data []byte, need ...Section) (*File, error) {
 	return f, nil
 }
 
-// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides; sources
-// are not opened. The error is that of reading the file, or config.Errors when it is no YAML.
-func LoadPartly(path string, need ...Section) (*File, config.Errors, error) {
+// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides. open:
+// also what the presets find wrong with the sources. The error is that of reading the file, or config.Errors when it is
+// no YAML.
+func LoadPartly(path string, open bool, need ...Section) (*File, config.Errors, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return parse(path, data, need, false)
+	return parse(path, data, need, open)
 }
 
 func parse(path string, data []byte, need []Section, open bool) (*File, config.Errors, error) {
