@@ -30,6 +30,20 @@ func (b *budget) give(n int64) {
 	b.gauge.Sub(float64(n))
 }
 
+// hold is what one request has of the budget.
+type hold struct {
+	of    *budget
+	bytes int64
+	given atomic.Bool
+}
+
+// release gives it back, once.
+func (h *hold) release() {
+	if !h.given.Swap(true) {
+		h.of.give(h.bytes)
+	}
+}
+
 var (
 	errTooLarge = errors.New("body is larger than max_body")
 	errNoRoom   = errors.New("in_flight_bytes is used up")

@@ -90,24 +90,26 @@ func TestClockRemembers(t *testing.T) {
 
 // TestClockUnsound (R45) sets the ingress's clock wrong, both ways and while it runs: not ready and 503, not 401.
 func TestClockUnsound(t *testing.T) {
+	t.Parallel()
 	for name, step := range map[string]time.Duration{"ahead": 10 * time.Minute, "behind": -10 * time.Minute, "a day behind": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			h := start(t, kafkatest.New(t), "4s", "")
+			t.Parallel()
+			h := start(t, kafkatest.New(t), "20s", "")
 			h.ready()
 			for i := range 40 { // records on each of the partitions
 				resp, body := h.call(h.github(i))
 				require.Equal(t, 200, resp.StatusCode, body)
 			}
-			require.Eventually(t, func() bool { return h.clock.knows(2) }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return h.clock.knows(2) }, 30*time.Second, 10*time.Millisecond)
 			h.skew.Store(int64(step))
-			require.Eventually(t, func() bool { return h.Ready() != nil }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return h.Ready() != nil }, 30*time.Second, 10*time.Millisecond)
 			require.ErrorContains(t, h.Ready(), "clock unsound")
 			for i := range 5 {
 				resp, body := h.call(h.stripe(100 + i))
 				requireProblem(t, resp, body, http.StatusServiceUnavailable, "clock-unsound")
 			}
 			h.skew.Store(0)
-			require.Eventually(t, func() bool { return h.Ready() == nil }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return h.Ready() == nil }, 30*time.Second, 10*time.Millisecond)
 			resp, body := h.call(h.stripe(200))
 			require.Equal(t, 200, resp.StatusCode, body)
 		})
@@ -116,7 +118,8 @@ func TestClockUnsound(t *testing.T) {
 
 // TestClockWrongFromTheStart: the first acknowledgements tell.
 func TestClockWrongFromTheStart(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", "")
+	t.Parallel()
+	h := start(t, kafkatest.New(t), "20s", "")
 	h.skew.Store(int64(10 * time.Minute))
 	h.clock.mu.Lock()
 	h.clock.last = h.clock.read() // as if it had always been so
@@ -127,7 +130,7 @@ func TestClockWrongFromTheStart(t *testing.T) {
 		seq++
 		resp, _ := h.call(h.github(seq)) // a scheme without timestamps
 		return resp.StatusCode == http.StatusServiceUnavailable
-	}, 20*time.Second, 10*time.Millisecond)
+	}, 30*time.Second, 10*time.Millisecond)
 	require.ErrorContains(t, h.Ready(), "clock unsound: it is more than 2m0s ahead")
 }
 

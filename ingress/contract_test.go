@@ -194,6 +194,21 @@ func TestEveryRefusalIsDocumented(t *testing.T) {
 	}
 }
 
+// TestRetryAfterIsSpread: senders that were refused at once do not come back at once.
+func TestRetryAfterIsSpread(t *testing.T) {
+	seen := map[int]bool{}
+	for range 1000 {
+		w := httptest.NewRecorder()
+		writeProblem(w, refusals[outOverloaded], "")
+		after, err := strconv.Atoi(w.Header().Get("Retry-After"))
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, after, 5)
+		require.LessOrEqual(t, after, 15)
+		seen[after] = true
+	}
+	require.Len(t, seen, 11)
+}
+
 // TestOpsAreDocumented asks the operations listener.
 func TestOpsAreDocumented(t *testing.T) {
 	c, err := openAPI()

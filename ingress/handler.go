@@ -2,14 +2,16 @@ package ingress
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -54,9 +56,12 @@ type request struct {
 	src      *source
 	*rules          // the source's, as they were when the request came
 	id       string // delivery ID
+	from     netip.Addr
 	started  time.Time
 	body     []byte
+	hold     hold
 	received time.Time // when the body had been read
+	shown    provider.Request
 	digest   [32]byte
 	eventID  string // once verified
 	secretID string
@@ -65,8 +70,8 @@ type request struct {
 
 // receive answers one request: route, read, verify, look up, publish, answer.
 func (s *Service) receive(c *gin.Context) {
-	r := &request{Context: c, started: s.now(), id: newDeliveryID()}
-	c.Header(headerDeliveryID, r.id)
+	r := &request{Context: c, started: s.now(), id: newDeliveryID(), from: s.sender(c)}
+	c.Writer.Header()[headerDeliveryID] = []string{r.id}
 	if s.draining.Load() {
 		c.Header("Connection", "close")
 	}
@@ -77,7 +82,7 @@ func (s *Service) receive(c *gin.Context) {
 	}
 	r.src, r.rules = src, src.rules.Load()
 	defer func() { src.seconds.Observe(s.now().Sub(r.started).Seconds()) }()
-	ticket, wait := s.limits.enter(c)
+	ticket, wait := s.limits.enter(r.from)
 	if wait > 0 {
 		s.refuseLimited(r, outRateLimited, wait, "the limits of an address, or of all requests in flight")
 		return
@@ -95,20 +100,30 @@ func (s *Service) receive(c *gin.Context) {
 		s.refuse(r, outMalformed, "more header lines than ingress.limits.headers")
 		return
 	}
-	body, held, err := s.budget.read(r.paced(&s.cfg), c.Request.ContentLength, r.judge.maxBody)
-	release := sync.OnceFunc(func() { s.budget.give(held) })
+	r.hold.of = s.budget
 	handedOver := false
 	defer func() {
 		if !handedOver { // also after a panic
-			release()
+			r.hold.release()
 		}
 	}()
-	if err != nil {
+	var err error
+	if r.body, r.hold.bytes, err = s.budget.read(r.paced(&s.cfg), c.Request.ContentLength, r.judge.maxBody); err != nil {
 		s.refuseRead(r, err)
 		return
 	}
-	r.body, r.received = body, s.now()
-	handedOver = s.accept(r, release)
+	r.received = s.now()
+	handedOver = s.accept(r)
+}
+
+// sender is the address that the request comes from; the zero address when it has none.
+func (s *Service) sender(c *gin.Context) netip.Addr {
+	if len(s.proxies) > 0 {
+		a, _ := netip.ParseAddr(c.ClientIP())
+		return a.Unmap().WithZone("")
+	}
+	ap, _ := netip.ParseAddrPort(c.Request.RemoteAddr)
+	return ap.Addr().Unmap().WithZone("")
 }
 
 // sourceName is the path's second element. Requests with a method that the router does not know have no parameter.
@@ -122,9 +137,10 @@ func sourceName(c *gin.Context) string {
 }
 
 // accept handles a request that has been read. It returns true once the producer has taken over the body: then
-// the producer calls release.
-func (s *Service) accept(r *request, release func()) bool {
-	g := r.judge.verify(r.Request.Context(), s.judged(r))
+// the producer lets go of the request's hold.
+func (s *Service) accept(r *request) bool {
+	s.show(r)
+	g := r.judge.verify(r.Request.Context(), &r.shown)
 	r.eventID, r.secretID = g.Verified.ID, g.Verified.SecretID
 	switch g.outcome() {
 	case outAccepted:
@@ -164,7 +180,7 @@ func (s *Service) accept(r *request, release func()) bool {
 	if known.replayed {
 		d.Verdict = d.Verdict.With(event.FlagReplaySuspect)
 	}
-	switch err := s.pub.publish(d, r.src.atOnce, r.received.Add(r.src.ackTimeout), release); {
+	switch err := s.pub.publish(d, r.src.atOnce, r.received.Add(r.src.ackTimeout), r.hold.release); {
 	case err == nil:
 		s.lookup.add(&sight, s.now())
 		r.succeed(outAccepted, d.ID, g.Response)
@@ -178,17 +194,16 @@ func (s *Service) accept(r *request, release func()) bool {
 	return true
 }
 
-// judged is the request as the judge sees it.
-func (s *Service) judged(r *request) *provider.Request {
+// show fills in the request as the judge sees it.
+func (s *Service) show(r *request) {
 	req := r.Request
-	p := &provider.Request{
-		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery,
+	r.shown = provider.Request{
+		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery, Host: req.Host,
 		Header: req.Header, Body: r.body, Now: r.received, FromProxy: s.proxies.include(req.RemoteAddr),
 	}
 	if req.TLS != nil {
-		p.Peer = req.TLS.PeerCertificates
+		r.shown.Peer = req.TLS.PeerCertificates
 	}
-	return p
 }
 
 // countVerified shows which secret is in use. Handshakes that prove nothing are not counted.
@@ -204,8 +219,8 @@ func (r *request) delivery(v *provider.Verified) *event.Delivery {
 	d := &event.Delivery{
 		Source: r.src.name, Provider: p.Name,
 		ID: v.ID, Type: v.Type, Time: v.Time, ReceivedAt: r.received.UTC(), DeliveryID: r.id,
-		SecretID: v.SecretID, RemoteAddr: r.ClientIP(), Method: req.Method,
-		Path: req.URL.EscapedPath(), Query: hide.query(req.URL.RawQuery), SignedURL: hide.url(v.SignedURL),
+		SecretID: v.SecretID, RemoteAddr: r.address(), Method: req.Method,
+		Path: r.shown.Path, Query: hide.query(req.URL.RawQuery), SignedURL: hide.url(v.SignedURL),
 		ContentType: req.Header.Get("Content-Type"), Body: r.body,
 		Headers: hide.stored(req),
 	}
@@ -249,12 +264,15 @@ func validTraceParent(s string) bool {
 	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
 }
 
-// accepted is the body of a 200.
-type accepted struct {
-	Status string `json:"status"`
-	ID     string `json:"id"`
-	Source string `json:"source"`
+// address is the sender's address as text.
+func (r *request) address() string {
+	if !r.from.IsValid() {
+		return ""
+	}
+	return r.from.String()
 }
+
+var contentJSON = []string{"application/json"} // never written to
 
 // succeed answers 200, or as the provider demands.
 func (r *request) succeed(o outcome, id string, own *provider.Response) {
@@ -264,10 +282,30 @@ func (r *request) succeed(o outcome, id string, own *provider.Response) {
 		r.write(own)
 		return
 	}
-	body, _ := json.Marshal(accepted{string(o), id, r.src.name}) // strings always marshal
-	r.Header("Content-Type", "application/json")
+	var space [256]byte
+	body := append(space[:0], `{"status":`...)
+	body = appendJSON(body, string(o))
+	body = append(body, `,"id":`...)
+	body = appendJSON(body, id)
+	body = append(body, `,"source":`...)
+	body = appendJSON(body, r.src.name)
+	body = append(body, '}')
+	r.Writer.Header()["Content-Type"] = contentJSON
 	r.Writer.WriteHeader(http.StatusOK)
 	_, _ = r.Writer.Write(body)
+}
+
+// appendJSON appends a string of JSON.
+func appendJSON(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
+			quoted, _ := json.Marshal(s) // strings always marshal
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
 }
 
 // write sends an answer that a provider demands word for word.
@@ -313,12 +351,12 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 	})
 	attrs := []slog.Attr{
 		slog.String("delivery_id", r.id), slog.String("source", name), slog.Int("status", ref.status), slog.String("outcome", string(o)),
-		slog.String("reason", reason), slog.String("remote_addr", r.ClientIP()),
+		slog.String("reason", reason), slog.String("remote_addr", r.address()),
 	}
 	if r.eventID != "" {
 		attrs = append(attrs, slog.String("event_id", cut(r.eventID)))
 	}
-	s.logRefusal(attrs)
+	s.logRefusal(r.eventID != "", attrs)
 	writeProblem(r.Writer, ref, r.id)
 }
 
@@ -332,9 +370,17 @@ func cut(s string) string {
 }
 
 func newDeliveryID() string {
-	id, err := uuid.NewV7()
-	if err != nil {
-		panic("no randomness: " + err.Error()) //nolint:forbidigo // crypto/rand never fails on supported systems
-	}
+	id, _ := uuid.NewV7FromReader(random{}) // which does not fail
 	return id.String()
+}
+
+// random reads the runtime's generator, which the system seeds. It is quick; delivery IDs are no secrets.
+type random struct{}
+
+func (random) Read(p []byte) (int, error) {
+	var word [8]byte
+	for n := 0; n < len(p); n += copy(p[n:], word[:]) {
+		binary.LittleEndian.PutUint64(word[:], rand.Uint64())
+	}
+	return len(p), nil
 }

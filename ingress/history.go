@@ -68,8 +68,8 @@ func shown(text string) string {
 	return q[1 : len(q)-1]
 }
 
-// linesASecond is how many refusals are logged in a second. The rest are counted in one line, so that an attack does
-// not fill the disk.
+// linesASecond is how many refusals are logged in a second, of verified requests and of others. The rest are counted in
+// one line: an attack neither fills the disk, nor hides what became of genuine events.
 const linesASecond = 500
 
 // sampler says which refusals are logged.
@@ -96,8 +96,12 @@ func (s *sampler) take(now time.Time) (ok bool, held int) {
 }
 
 // logRefusal writes one line a refusal, at most linesASecond.
-func (s *Service) logRefusal(attrs []slog.Attr) {
-	ok, held := s.sampled.take(s.now())
+func (s *Service) logRefusal(genuine bool, attrs []slog.Attr) {
+	sampled := &s.sampled.other
+	if genuine {
+		sampled = &s.sampled.genuine
+	}
+	ok, held := sampled.take(s.now())
 	if held > 0 {
 		s.log.Warn("refusals were not logged one by one", slog.Int("count", held))
 	}

@@ -19,7 +19,7 @@ import (
 
 // TestHistory: what was accepted and refused last stands on the operations listener, for each source.
 func TestHistory(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", "")
+	h := start(t, kafkatest.New(t), "20s", "")
 	h.ready()
 	read := func() map[string]SourceHistory {
 		w := httptest.NewRecorder()
@@ -65,6 +65,24 @@ func TestRefusalsAreSampled(t *testing.T) {
 	ok, held := s.take(now.Add(time.Second))
 	require.True(t, ok)
 	require.Equal(t, 2*linesASecond, held)
+}
+
+// TestFloodHidesNoGenuineRefusal: the log has what became of a verified event, however much is forged in that second.
+func TestFloodHidesNoGenuineRefusal(t *testing.T) {
+	h := startSources(t, kafkatest.New(t), "", `
+  partner: {provider: hmac, secrets: ["a shared secret of some length"], hmac: {header: X-Signature}, event_id: "'event-1'", quota: {rate: 1, burst: 1}}
+`)
+	h.ready()
+	resp, body := h.call(hmacRequest(h.url+"/webhooks/partner", []byte("a"), "X-Signature", ""))
+	require.Equal(t, 200, resp.StatusCode, body)
+	require.Eventually(t, func() bool {
+		for range linesASecond {
+			h.logRefusal(false, nil)
+		}
+		resp, _ = h.call(hmacRequest(h.url+"/webhooks/partner", []byte("b"), "X-Signature", ""))
+		return resp.StatusCode == http.StatusTooManyRequests
+	}, 30*time.Second, time.Millisecond)
+	require.Regexp(t, `"msg":"refused".*"delivery_id":"`+resp.Header.Get(headerDeliveryID)+`".*"outcome":"quota".*"event_id":"event-1"`, h.log.String())
 }
 
 const bodySchemaText = `{

@@ -53,7 +53,7 @@ func (a *target) good(t *testing.T, n int) {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, 200, resp.StatusCode, "%s", body)
-		require.Less(t, time.Since(began), 4*time.Second)
+		require.Less(t, time.Since(began), 9*time.Second)
 	}
 	require.Less(t, a.rss(), int64(hostileMemory))
 }
@@ -178,10 +178,11 @@ func (a *target) slow(t *testing.T) {
 
 // bodies are larger than announced, than allowed, or than they look.
 func (a *target) bodies(t *testing.T) {
-	var bomb bytes.Buffer
-	zw := gzip.NewWriter(&bomb)
-	_, _ = io.CopyN(zw, zeros{}, 100<<20)
+	var megabyte bytes.Buffer
+	zw := gzip.NewWriter(&megabyte)
+	_, _ = zw.Write(make([]byte, 1<<20))
 	require.NoError(t, zw.Close())
+	bomb := bytes.Repeat(megabyte.Bytes(), 100) // members of one stream
 	block := strings.Repeat("a", 64<<10)
 	all(20, func(i int) {
 		switch i % 4 {
@@ -196,7 +197,7 @@ func (a *target) bodies(t *testing.T) {
 			}
 			require.Error(t, err, "100 MB of chunks were taken")
 		case 2:
-			require.Equal(t, 415, a.status(t, fmt.Sprintf(hostileHead+"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n", bomb.Len()), bomb.String()))
+			require.Equal(t, 415, a.status(t, fmt.Sprintf(hostileHead+"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n", len(bomb)), string(bomb)))
 		case 3:
 			require.Equal(t, 400, a.status(t, hostileHead+"Transfer-Encoding: chunked\r\n\r\n", strings.Repeat("1;"+strings.Repeat("e", 3000)+"\r\na\r\n", 1000)), "chunk extensions")
 		}
@@ -212,10 +213,6 @@ func (a *target) bodies(t *testing.T) {
 	require.Equal(t, 400, resp.StatusCode, "a body that ends early")
 	a.good(t, 3)
 }
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // heads are floods, or what two programs could read in two ways.
 func (a *target) heads(t *testing.T) {
@@ -345,7 +342,7 @@ func TestFloodWithoutKafka(t *testing.T) {
 	client.CloseIdleConnections()
 	http.DefaultClient.CloseIdleConnections()
 	require.Eventually(t, func() bool { return p.metric("catchment_ingress_inflight_bytes") == 0 }, 60*time.Second, 100*time.Millisecond)
-	require.Eventually(t, func() bool { return p.metric("go_goroutines") < calm+100 }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return p.metric("go_goroutines") < calm+100 }, 30*time.Second, 100*time.Millisecond)
 }
 
 // TestHostileHTTP2 (R49) floods the program with resets, continuations, settings and streams that wait.
@@ -437,7 +434,7 @@ func flood(t *testing.T, a *target, roots *x509.CertPool, attack func(*http2.Fra
 
 // TestSlowSendersAreCutOff: headers and bodies that come too slowly end their connection.
 func TestSlowSendersAreCutOff(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", ", read_header_timeout: 200ms, read_timeout: 600ms")
+	h := start(t, kafkatest.New(t), "20s", ", read_header_timeout: 200ms, read_timeout: 600ms")
 	h.ready()
 	for name, text := range map[string]string{
 		"nothing": "", "headers": hostileHead + "X-Slow: a", "body": hostileHead + "Content-Length: 100\r\n\r\n{", "chunks": hostileHead + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",

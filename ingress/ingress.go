@@ -36,8 +36,8 @@ type Service struct {
 	budget  *budget
 	limits  *limits
 	lookup  lookup
-	strays  history // of requests for no source
-	sampled sampler
+	strays  history                          // of requests for no source
+	sampled struct{ genuine, other sampler } // of the log of refusals: verified requests and all others
 	pub     *publisher
 	topic   *topicGuard
 	clock   *clock

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gin-gonic/gin"
-
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -140,7 +138,7 @@ type ticket struct {
 const busyWait = time.Second
 
 // enter lets a request in, or says how long its sender should wait. It must be left when wait is 0.
-func (l *limits) enter(c *gin.Context) (t ticket, wait time.Duration) {
+func (l *limits) enter(from netip.Addr) (t ticket, wait time.Duration) {
 	if l.inFlight.Add(1) > l.requests {
 		l.inFlight.Add(-1)
 		return t, busyWait
@@ -148,14 +146,12 @@ func (l *limits) enter(c *gin.Context) (t ticket, wait time.Duration) {
 	if l.perAddr == nil {
 		return t, 0
 	}
-	a, _ := netip.ParseAddr(c.ClientIP()) // what has no address is counted as one client
-	a = a.Unmap().WithZone("")
 	for _, p := range l.exempt {
-		if p.Contains(a) {
+		if p.Contains(from) {
 			return t, 0
 		}
 	}
-	t.addr = clientOf(a)
+	t.addr = clientOf(from) // what has no address is counted as one client
 	if wait = l.perAddr.enter(t.addr); wait > 0 {
 		l.inFlight.Add(-1)
 		return ticket{}, wait

@@ -19,6 +19,7 @@ import (
 
 // R3: the leader is killed five times, each partition's in turn, and bounced cleanly in between.
 func TestR03LeaderKilledFiveTimes(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, "9s", "")
 	h.ready()
@@ -60,6 +61,7 @@ func TestR03LeaderKilledFiveTimes(t *testing.T) {
 // R5: all brokers are gone at full load. The program's memory and goroutines stay where they are, every answer is an
 // honest 503, and when the brokers are back, so is the service, by itself.
 func TestR05AllBrokersDown(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Breakable(t)
 	topic := cluster.Topic(t, 3)
 	p := newProcess(t, build(t), cluster, topic, "2s", ", in_flight_bytes: 512KiB")
@@ -88,17 +90,18 @@ func TestR05AllBrokersDown(t *testing.T) {
 	require.Less(t, goroutines[1], goroutines[0]+64)
 	require.True(t, p.ready(), "an outage of Kafka is no reason to leave the load balancer")
 
-	cluster.StartAll()
+	cluster.StartAll(0, 1, 2)
 	l.more(200)
 	l.end()
 	h := &harness{t: t, kafka: cluster, topic: topic}
 	l.requireHonest(h.records())
-	// TestR04WithoutQuorum holds the deadline to half a second; here 128 senders and a starting cluster share the machine.
-	require.LessOrEqual(t, l.slowest, 10*time.Second)
+	// TestR04WithoutQuorum holds the deadline more closely; here 128 senders and a starting cluster share the machine.
+	require.LessOrEqual(t, l.slowest, 20*time.Second)
 }
 
 // R9: the leader stands still until another leads, and goes on as one that still believes in its office.
 func TestR09LeaderPaused(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, "9s", "")
 	h.ready()
@@ -123,6 +126,7 @@ func TestR09LeaderPaused(t *testing.T) {
 
 // R10: the leader's disk takes no more. The others go on, and it comes back when there is room.
 func TestR10BrokerDiskFull(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Breakable(t)
 	h := start(t, cluster, "9s", "")
 	h.ready()
@@ -148,6 +152,7 @@ func TestR10BrokerDiskFull(t *testing.T) {
 // finds out, raises the alarm, and what was acknowledged is no longer taken for safe: a retry of it is enqueued.
 // (kfake cuts nothing off; there the producer is told so.)
 func TestR11UncleanElection(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Breakable(t)
 	topic := fmt.Sprintf("unclean.%d", time.Now().UnixNano())
 	value := func(s string) *string { return &s }

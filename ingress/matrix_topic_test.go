@@ -16,8 +16,9 @@ import (
 // R13: the topic is deleted and made anew in traffic. Events that come later are safe, and what the old topic
 // acknowledged is no duplicate in the new one.
 func TestR13TopicMadeAnew(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.New(t)
-	h := start(t, cluster, "4s", "")
+	h := start(t, cluster, "9s", "")
 	h.ready()
 	old := newLoad(t, func() string { return h.url }, 0)
 	old.run(8)
@@ -48,7 +49,7 @@ func TestR13TopicMadeAnew(t *testing.T) {
 	later.run(8)
 	later.more(100)
 	old.end()
-	require.Eventually(t, func() bool { return h.Service.topic.scope() != scope }, 20*time.Second, 10*time.Millisecond, "the topic's new ID is not seen")
+	require.Eventually(t, func() bool { return h.Service.topic.scope() != scope }, 30*time.Second, 10*time.Millisecond, "the topic's new ID is not seen")
 	again := sampleOf("stripe", 1)
 	resp, body := h.call(h.stripe(1))
 	requireAccepted(t, resp, body, "accepted", again.ID, "stripe")

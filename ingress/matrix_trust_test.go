@@ -72,12 +72,12 @@ func requireHealing(t *testing.T, h *harness, breakIt, heal func()) {
 		return resp.StatusCode
 	}
 	served := func() bool { return send() == http.StatusOK }
-	require.Eventually(t, served, 20*time.Second, 20*time.Millisecond)
+	require.Eventually(t, served, 30*time.Second, 20*time.Millisecond)
 	breakIt()
 	for range 3 {
 		began := time.Now()
 		require.Equal(t, http.StatusServiceUnavailable, send())
-		require.Less(t, time.Since(began), trustAck+1500*time.Millisecond)
+		require.Less(t, time.Since(began), trustAck+5*time.Second)
 		require.NoError(t, h.Ready(), "an outage of Kafka is no reason to leave the load balancer")
 	}
 	heal()
@@ -85,7 +85,7 @@ func requireHealing(t *testing.T, h *harness, breakIt, heal func()) {
 	require.Eventually(t, served, 30*time.Second, 20*time.Millisecond, "%s", h.log)
 	t.Logf("served again after %s", time.Since(began))
 	for id := range accepted {
-		require.Eventually(t, func() bool { return len(h.deliveries()[id]) > 0 }, 10*time.Second, 100*time.Millisecond, "%s was accepted and is not in the log: %s", id, h.log)
+		require.Eventually(t, func() bool { return len(h.deliveries()[id]) > 0 }, 30*time.Second, 100*time.Millisecond, "%s was accepted and is not in the log: %s", id, h.log)
 	}
 }
 
@@ -113,6 +113,7 @@ func TestR53NameDoesNotResolve(t *testing.T) {
 // R53, certificates: that of the brokers expires and is renewed, by the same authority and by another one, whose
 // certificate then stands in ca_file.
 func TestR53CertificateExpires(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var current atomic.Pointer[tls.Certificate]
 	authority := newAuthority(t)
@@ -135,6 +136,7 @@ func TestR53CertificateExpires(t *testing.T) {
 
 // R53, passwords: the brokers want another one than before, and the file holds it a while later.
 func TestR53PasswordRotated(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "password")
 	write(t, file, "first-password\n")
@@ -159,6 +161,7 @@ func TestR53PasswordRotated(t *testing.T) {
 // R53 under load: connections end and passwords change while a dozen senders post. What was answered 200 is in the log,
 // where the producer said that it is.
 func TestR53PasswordRotatedUnderLoad(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "password")
 	write(t, file, "p0\n")
@@ -174,7 +177,7 @@ func TestR53PasswordRotatedUnderLoad(t *testing.T) {
 		require.NoError(t, err)
 		hangUp(cluster)
 		n := l.answers(503)
-		require.Eventually(t, func() bool { return l.answers(503) > n+5 }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return l.answers(503) > n+5 }, 30*time.Second, 10*time.Millisecond)
 		write(t, file, pw+"\n")
 		l.more(30)
 		hangUp(cluster)
@@ -257,7 +260,7 @@ func newNames(t *testing.T) *names {
 	go func() { defer close(ended); n.serve(t) }()
 	before := net.DefaultResolver
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", conn.LocalAddr().String())
+		return (&net.Dialer{Resolver: before}).DialContext(ctx, "udp", conn.LocalAddr().String())
 	}}
 	t.Cleanup(func() {
 		net.DefaultResolver = before

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -31,14 +32,40 @@ type process struct {
 	exited      chan struct{}
 }
 
-// build makes the program once for a test.
+// built is the folder of the program; "" before a test has asked for it.
+var built string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Those that are parallel mostly wait: for brokers that start and elect, or for the one cluster that may be broken.
+	if err := flag.Set("test.parallel", "10"); err != nil {
+		panic(err)
+	}
+	m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+}
+
+// build makes the program, once for all tests.
 func build(t testing.TB) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "ingress")
-	out, err := exec.Command("go", "build", "-o", program, "./cmd/ingress").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	program, err := buildOnce()
+	require.NoError(t, err)
 	return program
 }
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	var err error
+	if built, err = os.MkdirTemp("", "catchment-ingress-"); err != nil {
+		return "", err
+	}
+	program := filepath.Join(built, "ingress")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/ingress").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the ingress: %w: %s", err, out)
+	}
+	return program, nil
+})
 
 // newProcess writes a configuration; more is YAML of the section ingress.
 func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic, ackTimeout, more string) *process {
@@ -46,7 +73,7 @@ func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic,
 	dir := t.TempDir()
 	p := &process{t: t, program: program, config: filepath.Join(dir, "catchment.yaml"), log: filepath.Join(dir, "log"), listen: freeAddress(t), ops: freeAddress(t)}
 	text := fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: false}\ningress: {listen: %q, ops_listen: %q%s}\n",
-		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, p.listen, p.ops, more) + fmt.Sprintf(testSources, ackTimeout)
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, p.listen, p.ops, patient(more)) + fmt.Sprintf(testSources, ackTimeout)
 	require.NoError(t, os.WriteFile(p.config, []byte(text), 0o600))
 	t.Cleanup(func() {
 		if p.cmd != nil {
@@ -58,6 +85,15 @@ func newProcess(t testing.TB, program string, cluster *kafkatest.Cluster, topic,
 		}
 	})
 	return p
+}
+
+// patient lets a connection wait for its first request. Go's client makes some that it has no use for at once, and may
+// use one just when the server has given up on it.
+func patient(ingress string) string {
+	if strings.Contains(ingress, "read_header_timeout") {
+		return ingress
+	}
+	return ingress + ", read_header_timeout: 60s"
 }
 
 func freeAddress(t testing.TB) string {

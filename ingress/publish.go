@@ -36,7 +36,7 @@ type publisher struct {
 	topic  string
 	m      *metrics
 	log    *slog.Logger
-	acks   sync.Pool     // of chan error
+	waits  sync.Pool     // of *wait
 	gone   chan struct{} // has room for one: a produce met a topic that is no longer there
 
 	bulkhead *bulkhead
@@ -64,7 +64,7 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 		}),
 	)
 	p := &publisher{
-		topic: cfg.Kafka.Topic, m: m, log: log, acks: sync.Pool{New: func() any { return make(chan error, 1) }},
+		topic: cfg.Kafka.Topic, m: m, log: log, waits: sync.Pool{New: newWait},
 		gone: make(chan struct{}, 1), bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
 	}
 	open := func(linger time.Duration) (*kgo.Client, error) {
@@ -88,6 +88,20 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 	return p, nil
 }
 
+// wait is what one request waits with: for Kafka's answer or its deadline, whichever comes first. One channel for both
+// costs less than to choose between two.
+type wait struct {
+	ended chan error // has room for both
+	late  *time.Timer
+}
+
+func newWait() any {
+	w := &wait{ended: make(chan error, 2)}
+	w.late = time.AfterFunc(time.Hour, func() { w.ended <- errDeadline })
+	w.late.Stop()
+	return w
+}
+
 // publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
 // there is no room, errShare when there is none for its partition, or Kafka's error. release is called once, when the producer is done with d's body: that may
 // be long after errDeadline. The request's context has no part in this: a sender that hangs up must not cancel
@@ -103,7 +117,7 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		release()
 		return errShare
 	}
-	ack := p.acks.Get().(chan error)
+	w := p.waits.Get().(*wait)
 	start := time.Now()
 	cl.TryProduce(context.Background(), record, func(r *kgo.Record, err error) {
 		part.answered(r, start.Sub(processStart), err)
@@ -111,30 +125,29 @@ func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, 
 		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
 			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
 		}
-		ack <- err // has room for one: never blocks, also when nobody waits any more
+		w.ended <- err // never blocks, also when nobody waits any more
 	})
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case err := <-ack:
-		p.acks.Put(ack) // only here is it sure that nothing more comes
-		if err == nil {
-			p.m.ack.Observe(time.Since(start).Seconds())
-			return nil
-		}
-		if errors.Is(err, kgo.ErrMaxBuffered) {
-			return errFull
-		}
-		if errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition) {
-			select {
-			case p.gone <- struct{}{}:
-			default:
-			}
-		}
-		return fmt.Errorf("produce: %w", err)
-	case <-timer.C:
-		return errDeadline
+	w.late.Reset(deadline.Sub(start))
+	err := <-w.ended
+	if err == errDeadline { //nolint:errorlint // Kafka's own errors are others
+		return err
 	}
+	if w.late.Stop() {
+		p.waits.Put(w) // only now is it sure that nothing more comes
+	}
+	switch {
+	case err == nil:
+		p.m.ack.Observe(time.Since(start).Seconds())
+		return nil
+	case errors.Is(err, kgo.ErrMaxBuffered):
+		return errFull
+	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
+		select {
+		case p.gone <- struct{}{}:
+		default:
+		}
+	}
+	return fmt.Errorf("produce: %w", err)
 }
 
 // anew lets the producers learn of the topic as if for the first time. They never take on by themselves that a topic

@@ -33,8 +33,10 @@ func newRedaction(rules *provider.Source) redaction {
 func (r *redaction) stored(req *http.Request) []event.Header {
 	hs := make([]event.Header, 0, len(req.Header)+1)
 	hs = append(hs, event.Header{Name: "host", Value: req.Host})
+	var names strings.Builder // one allocation for all
+	names.Grow(namesLen(req.Header))
 	for name, values := range req.Header {
-		lower := strings.ToLower(name)
+		lower := appendLower(&names, name)
 		for _, v := range values {
 			if r.headers[name] {
 				v = redacted
@@ -44,6 +46,26 @@ func (r *redaction) stored(req *http.Request) []event.Header {
 	}
 	slices.SortStableFunc(hs, func(a, b event.Header) int { return strings.Compare(a.Name, b.Name) })
 	return hs
+}
+
+func namesLen(h http.Header) (n int) {
+	for name := range h {
+		n += len(name)
+	}
+	return n
+}
+
+// appendLower writes a header's name to b in lower case, and returns it. Names of headers are ASCII.
+func appendLower(b *strings.Builder, name string) string {
+	from := b.Len()
+	for i := range len(name) {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b.WriteByte(c)
+	}
+	return b.String()[from:]
 }
 
 // url redacts the query of a URL.

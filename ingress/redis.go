@@ -194,11 +194,21 @@ func (s *shared) probe() {
 		defer cancel()
 		if err := s.heal(ctx); err != nil {
 			s.rest(redisRest)
+			if s.owes() && !errors.Is(err, redis.ErrClosed) {
+				time.AfterFunc(redisRest, s.probe) // other ingresses believe what may be lost: no request is waited for
+			}
 			return
 		}
 		s.failures.Store(0)
 		s.log.Info("the dedup look-up answers")
 	}()
+}
+
+// owes says whether Redis has yet to learn that a topic's records may be lost.
+func (s *shared) owes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.lost) > 0
 }
 
 // heal makes up for what Redis has missed, and lets it work.

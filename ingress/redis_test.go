@@ -45,8 +45,8 @@ func TestSharedLookup(t *testing.T) {
 	}
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
-	a := startOn(t, cluster, topic, "4s", redisDedup(url), "")
-	b := startOn(t, cluster, topic, "4s", redisDedup(url), "")
+	a := startOn(t, cluster, topic, "20s", redisDedup(url), "")
+	b := startOn(t, cluster, topic, "20s", redisDedup(url), "")
 	a.ready()
 	b.ready()
 	s := sampleOf("stripe", 1)
@@ -57,12 +57,12 @@ func TestSharedLookup(t *testing.T) {
 	other.Body = append([]byte(nil), append(s.Body, ' ')...)
 	require.Equal(t, "accepted", b.answer("stripe", "stripe", stripeSecret, other), "the same ID with other bytes")
 
-	elsewhere := startOn(t, cluster, cluster.Topic(t, 3), "4s", redisDedup(url), "")
+	elsewhere := startOn(t, cluster, cluster.Topic(t, 3), "20s", redisDedup(url), "")
 	elsewhere.ready()
 	require.Equal(t, "accepted", elsewhere.answer("stripe", "stripe", stripeSecret, s), "another topic")
 
 	b.forget()
-	require.Eventually(t, func() bool { return b.lookup.(*shared).restTill.Load() == 0 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return b.lookup.(*shared).restTill.Load() == 0 }, 30*time.Second, 5*time.Millisecond)
 	require.Equal(t, "accepted", a.answer("stripe", "stripe", stripeSecret, s), "what was acknowledged may be gone")
 	require.Equal(t, "duplicate", b.answer("stripe", "stripe", stripeSecret, s))
 
@@ -84,7 +84,7 @@ func TestRedisKilled(t *testing.T) {
 	if server == nil {
 		return // said, and a failure where real parts are required
 	}
-	h := start(t, kafkatest.New(t), "4s", redisDedup(server.URL))
+	h := start(t, kafkatest.New(t), "20s", redisDedup(server.URL))
 	h.ready()
 	var n atomic.Int64
 	var acked sync.Map
@@ -107,7 +107,7 @@ func TestRedisKilled(t *testing.T) {
 						return
 					}
 					_ = resp.Body.Close()
-					if resp.StatusCode != http.StatusOK || time.Since(began) > 2*time.Second {
+					if resp.StatusCode != http.StatusOK || time.Since(began) > 10*time.Second {
 						t.Errorf("answered %d after %s", resp.StatusCode, time.Since(began))
 					}
 				}
@@ -125,7 +125,7 @@ func TestRedisKilled(t *testing.T) {
 	seenAgain := func() {
 		t.Helper()
 		before := count(lookupSeen)
-		require.Eventually(t, func() bool { return count(lookupSeen) > before+10 }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return count(lookupSeen) > before+10 }, 30*time.Second, 5*time.Millisecond)
 	}
 	seenAgain()
 	server.Kill()

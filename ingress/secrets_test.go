@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,7 +30,7 @@ func startFile(t *testing.T, dir, sources string) *harness {
 	cluster := kafkatest.New(t)
 	topic := cluster.Topic(t, 3)
 	path := filepath.Join(dir, "catchment.yaml")
-	write(t, path, fmt.Sprintf("kafka: {brokers: [\"%s\"], topic: %s, create_topic: false}\ningress: {listen: \"127.0.0.1:0\"}\nsources:\n%s",
+	write(t, path, fmt.Sprintf("kafka: {brokers: [\"%s\"], topic: %s, create_topic: false}\ningress: {listen: \"127.0.0.1:0\", read_header_timeout: 60s}\nsources:\n%s",
 		strings.Join(cluster.Brokers, `", "`), topic, sources))
 	cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedIngress, settings.NeedSources)
 	require.NoError(t, err)
@@ -98,13 +100,15 @@ func TestSecretRotation(t *testing.T) {
 	}
 	for gen := 1; gen <= 3; gen++ {
 		mount(gen, secret(gen), secret(gen+1))
-		require.Eventually(t, func() bool { return status(gen+1) == 200 }, 10*time.Second, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return status(gen+1) == 200 }, 30*time.Second, 20*time.Millisecond)
 		require.Equal(t, 401, status(gen-1), "a secret that is gone")
 		current.Store(int64(gen + 1))
 	}
 	close(stop)
 	wg.Wait()
 	require.Greater(t, n.Load(), int64(100))
+	sum := sha256.Sum256([]byte(secret(4)))
+	require.Positive(t, testutil.ToFloat64(h.metrics.verified.WithLabelValues("stripe", "k_"+hex.EncodeToString(sum[:6]))), "which secret is in use")
 	require.Equal(t, 2, testutil.CollectAndCount(h.metrics.verified), "series of secrets that are gone are dropped")
 	require.InDelta(t, 3, testutil.ToFloat64(h.metrics.reloads.WithLabelValues(reloadOK)), 0)
 	require.NotContains(t, h.log.String(), "whsec_rotated")
@@ -177,7 +181,7 @@ func TestBadReload(t *testing.T) {
 
 // TestReloadWhileStopped: a reload is safe whether or not the service runs.
 func TestReloadWhileStopped(t *testing.T) {
-	h := start(t, kafkatest.New(t), "4s", "")
+	h := start(t, kafkatest.New(t), "20s", "")
 	require.NoError(t, h.stop())
 	h.Reload()
 	require.InDelta(t, 1, testutil.ToFloat64(h.metrics.reloads.WithLabelValues(reloadOK)), 0)

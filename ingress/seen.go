@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // seenKey names one thing to remember: a digest.
@@ -68,11 +70,12 @@ type recent struct {
 	events *generations[struct{}] // nil: only replays are looked for
 	bodies *generations[seenKey]  // the first ID of each body
 	mark   string                 // another after each forget
-	m      *metrics
+
+	seen, unseen prometheus.Counter
 }
 
 func newRecent(entries int, ttl time.Duration, events bool, m *metrics) *recent {
-	r := &recent{bodies: newGenerations[seenKey](entries, ttl), mark: rand.Text(), m: m}
+	r := &recent{bodies: newGenerations[seenKey](entries, ttl), mark: rand.Text(), seen: m.lookups.WithLabelValues(lookupSeen), unseen: m.lookups.WithLabelValues(lookupUnseen)}
 	if events {
 		r.events = newGenerations[struct{}](entries, ttl)
 	}
@@ -85,9 +88,9 @@ func (r *recent) look(s *sighting, now time.Time) (f found) {
 	s.mark = r.mark
 	if r.events != nil {
 		if _, f.seen = r.events.get(s.event, now); f.seen {
-			r.m.lookups.WithLabelValues(lookupSeen).Inc()
+			r.seen.Inc()
 		} else {
-			r.m.lookups.WithLabelValues(lookupUnseen).Inc()
+			r.unseen.Inc()
 		}
 	}
 	if s.guarded() {

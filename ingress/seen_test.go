@@ -56,7 +56,7 @@ func TestWhatWasLookedUpBeforeALossIsNotAdded(t *testing.T) {
 func TestReplaySuspect(t *testing.T) {
 	for _, store := range []string{"memory", "off"} {
 		t.Run(store, func(t *testing.T) {
-			h := start(t, kafkatest.New(t), "4s", ", dedup: {store: "+store+"}")
+			h := start(t, kafkatest.New(t), "20s", ", dedup: {store: "+store+"}")
 			h.ready()
 			send := func(id string) {
 				s := sampleOf("github", 1)

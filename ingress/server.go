@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -40,6 +39,7 @@ func (s *Service) server() (*http.Server, net.Listener) {
 			WriteByteTimeout:              10 * time.Second,
 		},
 	}
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(s.cfg.H2C && s.tls == nil)
 	if s.tls == nil {
@@ -47,21 +47,20 @@ func (s *Service) server() (*http.Server, net.Listener) {
 	}
 	srv.Protocols.SetHTTP2(true)
 	srv.TLSConfig = s.tls
-	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if sc, ok := c.(*secured); ok {
-			return context.WithValue(ctx, tlsStateKey{}, &sc.state)
-		}
-		return ctx
-	}
 	return srv, newHandshakes(conns, s.tls, s.cfg.ReadHeaderTimeout)
 }
 
-type tlsStateKey struct{}
+// connKey finds a request's connection in its context.
+type connKey struct{}
 
-// serve gives a request the TLS state that the server cannot see through our connections.
+// serve gives a request the TLS state that the server cannot see through our connections, and turns its look-out off.
 func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
-	if s.tls != nil && r.TLS == nil {
-		r.TLS, _ = r.Context().Value(tlsStateKey{}).(*tls.ConnectionState)
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	if sc, ok := c.(*secured); ok && r.TLS == nil {
+		r.TLS = &sc.state
+	}
+	if o := looksOut(c); o != nil && r.ProtoMajor == 1 && r.ContentLength > 0 { // without a body it has begun already
+		o.off = true
 	}
 	s.engine.ServeHTTP(w, r)
 }

@@ -75,7 +75,7 @@ func start(t testing.TB, cluster *kafkatest.Cluster, ackTimeout, more string) *h
 func startOn(t testing.TB, cluster *kafkatest.Cluster, topic, ackTimeout, more, kafka string) *harness {
 	t.Helper()
 	return startText(t, cluster, topic, fmt.Sprintf("kafka: {brokers: [%s], topic: %s, create_topic: %t%s}\ningress: {listen: \"127.0.0.1:0\"%s}\n",
-		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, kafka != "", kafka, more)+fmt.Sprintf(testSources, ackTimeout))
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, kafka != "", kafka, patient(more))+fmt.Sprintf(testSources, ackTimeout))
 }
 
 // startSources is start with other sources, in YAML.
@@ -83,7 +83,7 @@ func startSources(t testing.TB, cluster *kafkatest.Cluster, more, sources string
 	t.Helper()
 	topic := cluster.Topic(t, 3)
 	return startText(t, cluster, topic, fmt.Sprintf("kafka: {brokers: [%s], topic: %s}\ningress: {listen: \"127.0.0.1:0\"%s}\nsources:%s",
-		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, more, sources))
+		`"`+strings.Join(cluster.Brokers, `", "`)+`"`, topic, patient(more), sources))
 }
 
 func startText(t testing.TB, cluster *kafkatest.Cluster, topic, text string) *harness {

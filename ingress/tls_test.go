@@ -57,7 +57,7 @@ func tlsClient(roots *x509.CertPool, http2 bool) *http.Client {
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key, roots := identity(t, dir, 1)
-	h := start(t, kafkatest.New(t), "4s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
+	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
 	h.url = "https://" + h.Addr()
 	h.ready()
 	for i, http2 := range []bool{false, true} {
@@ -81,9 +81,9 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, c.Close())
 
 	require.NoError(t, os.WriteFile(cert, []byte("half-written"), 0o600))
-	require.Eventually(t, func() bool { return served(h, roots) == 1 && strings.Contains(h.log.String(), "the old one stays") }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return served(h, roots) == 1 && strings.Contains(h.log.String(), "the old one stays") }, 30*time.Second, 100*time.Millisecond)
 	_, _, renewed := identity(t, dir, 2)
-	require.Eventually(t, func() bool { return served(h, renewed) == 2 }, 20*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return served(h, renewed) == 2 }, 30*time.Second, 100*time.Millisecond)
 }
 
 // served is the serial number of the certificate that the ingress shows; 0 when it is not trusted.

@@ -4,11 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
+
+// Load reads catchment.yaml as settings.Load does, and tells what is wrong with the operations' expressions and
+// parameters together with everything else. No database is asked.
+func Load(path string, need ...settings.Section) (*settings.File, error) {
+	cfg, errs, err := LoadPartly(path, need...)
+	if err == nil {
+		err = errs.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides.
+func LoadPartly(path string, need ...settings.Section) (*settings.File, config.Errors, error) {
+	cfg, errs, err := settings.LoadPartly(path, true, need...)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, more := compile(cfg)
+	errs = append(errs, untold(more, errs)...)
+	errs.Sort()
+	return cfg, errs, nil
+}
+
+// untold leaves out the errors about a value when there is one already about it, about a part of it, or about what it
+// is a part of: one mistake is told once.
+func untold(errs, known config.Errors) config.Errors {
+	within := func(path, outer string) bool {
+		return path == outer || strings.HasPrefix(path, outer+".") || strings.HasPrefix(path, outer+"[")
+	}
+	return slices.DeleteFunc(errs, func(e config.Error) bool {
+		return slices.ContainsFunc(known, func(k config.Error) bool {
+			return k.Path != "" && (within(e.Path, k.Path) || within(k.Path, e.Path))
+		})
+	})
+}
 
 // CheckOperations finds what is wrong with the operations: expressions that do not compile, parameters that are used
 // and not defined or defined and not used, unknown sources and, when the database of postgres.url answers, statements

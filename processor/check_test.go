@@ -1,11 +1,15 @@
 package processor
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -62,4 +66,54 @@ operations:
 
 	cfg.Sources = nil
 	require.ErrorContains(t, CheckOperations(t.Context(), cfg), `unknown source "shop"`)
+}
+
+// What is wrong with the file's shape hides nothing of what is wrong with the operations, and no mistake is told twice.
+func TestLoadTellsEverything(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catchment.yaml")
+	const text = `kafka: {brokers: [a:9092], acept: []}
+sources: {shop: {provider: nobody}}
+operations:
+  - name: a
+    on: {source: elsewhere}
+    when: body.x >
+    version: time
+    sql: SELECT @missing
+  - on: {source: shop}
+    sql: ""
+    params: 7
+  - name: c
+    on: {source: shop, tipes: []}
+    sql: []
+    params: {p: nope}
+`
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	cfg, err := Load(path, settings.NeedKafka, settings.NeedSources, settings.NeedOperations)
+	require.Nil(t, cfg)
+	var wrong config.Errors
+	require.ErrorAs(t, err, &wrong)
+	var got []string
+	for _, e := range wrong {
+		got = append(got, fmt.Sprintf("%d:%d %s", e.Line, e.Col, e.Path))
+	}
+	require.Equal(t, []string{
+		"1:28 kafka.acept",
+		"2:28 sources.shop.provider",
+		"5:18 operations[0].on.source",
+		"6:11 operations[0].when",
+		"7:14 operations[0].version",
+		"8:10 operations[0].sql",
+		"9:5 operations[1].name",
+		"10:10 operations[1].sql",
+		"11:13 operations[1].params",
+		"13:24 operations[2].on.tipes",
+		"14:10 operations[2].sql",
+		"15:17 operations[2].params.p",
+		"15:17 operations[2].params.p",
+	}, got, "%v", err)
+
+	require.NoError(t, os.WriteFile(path, []byte("kafka: {brokers: [a:9092]}\n"), 0o600))
+	cfg, err = Load(path, settings.NeedKafka, settings.NeedOperations)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a:9092"}, cfg.Kafka.Brokers)
 }

@@ -63,7 +63,7 @@ func Main(args []string, stderr io.Writer, handlers ...Handler) int {
 }
 
 func serve(ctx context.Context, path string, handlers []Handler) error {
-	cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry)
+	cfg, err := Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry)
 	if err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}

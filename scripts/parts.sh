@@ -44,7 +44,7 @@ postgres_bin() {
 
 start_kafka() {
   mkdir -p "$dir/kafka"
-  bash "$here/kafka-cluster.sh" start "$dir/kafka/shared" >&2
+  QUICK=1 bash "$here/kafka-cluster.sh" start "$dir/kafka/shared" >&2
   {
     echo "export CATCHMENT_TEST_KAFKA=$(bash "$here/kafka-cluster.sh" brokers "$dir/kafka/shared")"
     echo "export CATCHMENT_TEST_KAFKA_DIR=$dir/kafka"

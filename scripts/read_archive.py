@@ -1,8 +1,8 @@
 """Reads an archive with DuckDB, as an analyst would, and checks what can be checked from outside.
 
-usage: read_archive.py FOLDER EVENTS        (needs: pip install duckdb pytz)
+usage: read_archive.py FOLDER EVENTS BODY        (needs: pip install duckdb pytz)
 
-EVENTS is how many distinct events must be there at least.
+EVENTS is how many events of the sources with a signature there are, BODY is a file that was sent as one of them, once.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import sys
 import duckdb
 
 folder, wanted = sys.argv[1], int(sys.argv[2])
+with open(sys.argv[3], "rb") as file:
+    sent = file.read()
 archive = f"read_parquet('{folder}/events/**/*.parquet', hive_partitioning = true)"
 
 
@@ -22,8 +24,10 @@ rows, events, deliveries, sources = one(
     f"SELECT count(*), count(DISTINCT (source, event_id)), count(DISTINCT delivery_id), count(DISTINCT source) FROM {archive}"
 )
 print(f"{rows} rows, {events} events of {sources} sources")
-assert events >= wanted, f"want {wanted} events"
 assert deliveries == rows, "one row a delivery"
+signed_rows, signed_events = one(f"SELECT count(*), count(DISTINCT (source, event_id)) FROM {archive} WHERE provider <> 'none'")
+assert signed_rows == signed_events == wanted, f"want {wanted} rows: what was answered as a duplicate is none, found {signed_rows} of {signed_events} events"
+assert duckdb.execute(f"SELECT count(*) FROM {archive} WHERE body = ?", [sent]).fetchall() == [(1,)], "a body is not what was sent"
 
 for body, digest in duckdb.sql(f"SELECT body, body_sha256 FROM {archive}").fetchall():
     digest = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)

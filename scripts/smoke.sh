@@ -48,6 +48,10 @@ from=$SECONDS; up; echo "up after $((SECONDS - from)) s"
 tool send stripe --count 500 --duplicates 10% 2>&1 | tail -5
 for provider in github shopify slack standard-webhooks; do tool send "$provider" --count 50 >/dev/null 2>"$dir/send" || { cat "$dir/send"; fail "send $provider"; }; done
 
+# A body of which every byte counts: its digest must lie in Postgres and in the archive.
+printf '{ "id" : "bytes",\t"n": 1.0e+2, "n" : 100, "s": "\\u00e4 \303\244 \\/" }\r\n ' >"$dir/body"
+tool send github --type ping --body "$dir/body" >/dev/null
+
 url=http://$listen/webhooks
 expect 401 -H 'Stripe-Signature: t=1,v1=00' -d '{"id":"evt_smoke"}' "$url/stripe"
 expect 401 -d '{"id":"evt_smoke"}' "$url/stripe"
@@ -95,7 +99,7 @@ kill -INT "$pid"; wait "$pid" || fail "exit code $? after Ctrl-C"
 pid=
 if pgrep -f "$dir/node" >/dev/null; then fail "left running: $(pgrep -af "$dir/node")"; fi
 if "$python" -c 'import duckdb, pytz' 2>/dev/null; then
-  "$python" "$here/read_archive.py" "$dir/node/catchment-data/archive" 800
+  "$python" "$here/read_archive.py" "$dir/node/catchment-data/archive" 801 "$dir/body"
 elif [ "${CATCHMENT_TEST_REAL:-}" = 1 ]; then
   fail "$python has no duckdb: pip install duckdb pytz"
 else

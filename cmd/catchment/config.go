@@ -63,17 +63,21 @@ func newConfig(a *app) *cobra.Command {
 
 func (a *app) checkConfig(ctx context.Context, offline bool) error {
 	r := configReport{File: a.config, SQL: "not checked: --offline", Errors: []configFault{}}
-	cfg, err := settings.Load(a.config, settings.Everything...)
-	var wrong config.Errors
+	cfg, wrong, err := processor.LoadPartly(a.config, settings.Everything...)
 	switch {
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong): // no YAML at all
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: there is no %s: name the file with --config", run.ErrUsage, a.config)
 	case err != nil:
-		return err
+		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	default:
 		r.Sources, r.Operations = len(cfg.Sources), len(cfg.Operations)
-		wrong, r.SQL = checkOperations(ctx, cfg, offline)
+		if !offline {
+			var statements config.Errors
+			statements, r.SQL = checkStatements(ctx, cfg)
+			wrong = append(wrong, statements...)
+			wrong.Sort()
+		}
 	}
 	for _, e := range wrong {
 		r.Errors = append(r.Errors, configFault{e.File, e.Line, e.Col, e.Path, e.Msg})
@@ -92,23 +96,16 @@ func (a *app) checkConfig(ctx context.Context, offline bool) error {
 	return wrong.Err()
 }
 
-// checkOperations checks expressions, and SQL when the database answers; the text says whether it did.
-func checkOperations(ctx context.Context, cfg *settings.File, offline bool) (wrong config.Errors, sql string) {
+// checkStatements has the database prepare the operations' SQL; the text says whether it did.
+func checkStatements(ctx context.Context, cfg *settings.File) (wrong config.Errors, sql string) {
+	if cfg.Postgres.URL.Empty() {
+		return nil, "not checked: there is no postgres.url that could be used"
+	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	if !offline {
-		statements, err := processor.CheckStatements(ctx, cfg)
-		if err == nil {
-			return append(checkExpressions(ctx, cfg), statements...), "checked"
-		}
-		return checkExpressions(ctx, cfg), "not checked: " + err.Error()
+	wrong, err := processor.CheckStatements(ctx, cfg)
+	if err != nil {
+		return wrong, "not checked: " + err.Error()
 	}
-	return checkExpressions(ctx, cfg), "not checked: --offline"
-}
-
-// checkExpressions checks what needs no database.
-func checkExpressions(ctx context.Context, cfg *settings.File) config.Errors {
-	alone := *cfg
-	alone.Postgres = settings.Postgres{}
-	return processor.CheckOperations(ctx, &alone)
+	return wrong, "checked"
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,12 @@ import (
 // tailInterval is how often tail looks for new events.
 const tailInterval = 300 * time.Millisecond
 
+// listPage is how many events are read and printed at once.
+const listPage = 500
+
+// eventStatuses are what --status may be.
+var eventStatuses = []string{"processed", "unmatched", "failed", "deferred", "dead"}
+
 // eventFlags select events.
 type eventFlags struct {
 	source, status, since, until string
@@ -40,7 +47,7 @@ func newEvents(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.listEvents(cmd.Context(), f) },
 	}
 	f.register(list)
-	list.Flags().IntVar(&f.limit, "limit", 50, "how many at most")
+	list.Flags().IntVar(&f.limit, "limit", 0, "how many at most; 0: all")
 	list.Flags().StringVar(&f.until, "until", "", "received before this `time`: RFC 3339, or a duration ago such as 1h or 7d")
 
 	var tailed eventFlags
@@ -66,7 +73,7 @@ func newEvents(a *app) *cobra.Command {
 func (f *eventFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.source, "source", "", "of this source")
 	cmd.Flags().StringSliceVar(&f.types, "type", nil, "of this type, which may end in *; may be repeated")
-	cmd.Flags().StringVar(&f.status, "status", "", "processed, unmatched, failed, deferred or dead")
+	cmd.Flags().StringVar(&f.status, "status", "", "one of "+strings.Join(eventStatuses, ", "))
 	cmd.Flags().StringVar(&f.since, "since", "", "received since this `time`: RFC 3339, or a duration ago such as 1h or 7d")
 }
 
@@ -79,7 +86,10 @@ func (f eventFlags) filter(now time.Time) (inspect.Filter, error) {
 	if err != nil {
 		return inspect.Filter{}, fmt.Errorf("%w: --until: %w", run.ErrUsage, err)
 	}
-	return inspect.Filter{Source: f.source, Types: f.types, Status: f.status, Since: since, Until: until, Limit: f.limit}, nil
+	if f.status != "" && !slices.Contains(eventStatuses, f.status) {
+		return inspect.Filter{}, fmt.Errorf("%w: --status is %q: expected one of %s", run.ErrUsage, f.status, strings.Join(eventStatuses, ", "))
+	}
+	return inspect.Filter{Source: f.source, Types: f.types, Status: f.status, Since: since, Until: until}, nil
 }
 
 // moment reads a time, or how long ago it was. Empty is the zero time.
@@ -126,8 +136,8 @@ func (a *app) listEvents(ctx context.Context, f eventFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.limit < 1 {
-		return fmt.Errorf("%w: --limit must be at least 1", run.ErrUsage)
+	if f.limit < 0 {
+		return fmt.Errorf("%w: --limit must not be negative", run.ErrUsage)
 	}
 	cfg, err := a.load(settings.NeedPostgres)
 	if err != nil {
@@ -138,20 +148,28 @@ func (a *app) listEvents(ctx context.Context, f eventFlags) error {
 		return err
 	}
 	defer db.Close()
-	found, err := inspect.Events(ctx, db, filter)
-	if err != nil {
-		return err
-	}
-	views := make([]eventView, len(found))
-	for i, e := range found {
-		views[i] = viewOf(e)
-	}
-	return a.answer(views, func(w io.Writer) {
-		line(w, "RECEIVED", "SOURCE", "EVENT", "TYPE", "STATUS", "DELIVERIES", "PARTITION/OFFSET")
-		for _, e := range found {
-			line(w, stamp(e.ReceivedAt), e.Source, e.ID, e.Type, e.Status, e.Deliveries, fmt.Sprintf("%d/%d", e.Partition, e.Offset))
+	list := a.newList("RECEIVED", "SOURCE", "EVENT", "TYPE", "STATUS", "DELIVERIES", "PARTITION/OFFSET")
+	for left := f.limit; ; {
+		filter.Limit = listPage
+		if f.limit > 0 {
+			filter.Limit = min(listPage, left)
 		}
-	})
+		found, err := inspect.Events(ctx, db, filter)
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			list.add(viewOf(e), stamp(e.ReceivedAt), e.Source, e.ID, e.Type, e.Status, e.Deliveries, fmt.Sprintf("%d/%d", e.Partition, e.Offset))
+		}
+		if err := list.flush(); err != nil {
+			return err
+		}
+		left -= len(found)
+		if len(found) < filter.Limit || f.limit > 0 && left == 0 {
+			return list.end()
+		}
+		filter.Before = found[len(found)-1].Cursor
+	}
 }
 
 func (a *app) tailEvents(ctx context.Context, f eventFlags) error {

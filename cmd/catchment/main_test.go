@@ -75,6 +75,16 @@ func TestExitCodes(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "catchment.yaml")
 	broken := filepath.Join(t.TempDir(), "broken.yaml")
 	require.NoError(t, os.WriteFile(broken, []byte("kafka:\n  brokerz: [a:1]\n"), 0o600))
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	require.NoError(t, os.WriteFile(bad, []byte(`kafka: {brokers: ["a:1"]}
+postgres: {url: "postgres://a/b"}
+archive: {url: "file:///tmp/a"}
+sources: {a: {provider: none}}
+operations: [{name: a, on: {source: a}, when: "body.x >", sql: SELECT 1}]
+surprise: 1
+`), 0o600))
+	strip := filepath.Join(t.TempDir(), "strip.yaml")
+	require.NoError(t, os.WriteFile(strip, []byte("kafka: {brokers: [\"a:1\"]}\nsources: {a: {provider: strip}}\n"), 0o600))
 	for name, tc := range map[string]struct {
 		args []string
 		code int
@@ -90,6 +100,12 @@ func TestExitCodes(t *testing.T) {
 		"no configuration":  {[]string{"send", "stripe", "--config", missing}, 2, "catchment up"},
 		"up with --config":  {[]string{"up", "--config", broken}, 2, "--dir"},
 		"broken file":       {[]string{"config", "check", "--offline", "--config", broken}, 2, "broken.yaml:2:3: kafka.brokerz"},
+		"unknown status":    {[]string{"events", "list", "--status", "done"}, 2, "expected one of processed"},
+		"negative limit":    {[]string{"events", "list", "--limit", "-1"}, 2, "--limit"},
+		"a folder":          {[]string{"config", "check", "--offline", "--config", t.TempDir()}, 2, "is a directory"},
+		"a bad expression":  {[]string{"config", "check", "--offline", "--config", bad}, 2, "bad.yaml:5:47: operations[0].when: line 1"},
+		"a bad provider":    {[]string{"config", "check", "--offline", "--config", strip}, 2, `strip.yaml:2:25: sources.a.provider: unknown provider "strip"`},
+		"beside other keys": {[]string{"config", "check", "--offline", "--config", bad}, 2, "bad.yaml:6:1: surprise: unknown key"},
 		"nobody is healthy": {[]string{"healthcheck", "--config", writeConfig(t, "ingress: {ops_listen: \"127.0.0.1:1\"}\n")}, 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -41,6 +41,69 @@ func (a *app) answer(v any, table func(w io.Writer)) error {
 	return nil
 }
 
+// list prints a long answer as it comes: one JSON array, or a table whose columns fit each part.
+type list struct {
+	a     *app
+	table *tabwriter.Writer
+	n     int
+	err   error
+}
+
+func (a *app) newList(heads ...any) *list {
+	l := &list{a: a, table: tabwriter.NewWriter(a.out, 0, 4, 2, ' ', 0)}
+	if a.output == "table" {
+		line(l.table, heads...)
+	}
+	return l
+}
+
+// add takes one element: as JSON, and as the cells of a row.
+func (l *list) add(v any, cells ...any) {
+	if l.err != nil {
+		return
+	}
+	if l.a.output == "table" {
+		line(l.table, cells...)
+		return
+	}
+	separator := ",\n  "
+	if l.n == 0 {
+		separator = "[\n  "
+	}
+	l.n++
+	var b strings.Builder
+	b.WriteString(separator)
+	e := json.NewEncoder(&b)
+	e.SetIndent("  ", "  ")
+	e.SetEscapeHTML(false)
+	if l.err = e.Encode(v); l.err == nil {
+		_, l.err = io.WriteString(l.a.out, strings.TrimSuffix(b.String(), "\n"))
+	}
+}
+
+// flush prints the rows so far.
+func (l *list) flush() error {
+	if l.err == nil {
+		l.err = l.table.Flush()
+	}
+	if l.err != nil {
+		return fmt.Errorf("print the answer: %w", l.err)
+	}
+	return nil
+}
+
+// end closes the answer.
+func (l *list) end() error {
+	if l.err == nil && l.a.output == "json" {
+		end := "\n]\n"
+		if l.n == 0 {
+			end = "[]\n"
+		}
+		_, l.err = io.WriteString(l.a.out, end)
+	}
+	return l.flush()
+}
+
 // line prints the cells of one table row.
 func line(w io.Writer, cells ...any) {
 	for i, c := range cells {

@@ -111,7 +111,8 @@ func parseSaved(text []byte) (savedRequest, error) {
 			s.request.Header.Add(name, strings.Trim(v, " \t"))
 		}
 	}
-	s.request.Header.Del("Host") // Go's server takes it out of the headers
+	s.request.Host = s.request.Header.Get("Host")
+	s.request.Header.Del("Host") // as Go's server does
 	if s.request.Body, err = base64.StdEncoding.Strict().DecodeString(l.Body); err != nil || strings.ContainsAny(l.Body, "\r\n") {
 		return savedRequest{}, fmt.Errorf("%w: body_base64: expected base64 (RFC 4648, section 4) with its padding", errLine)
 	}

@@ -181,7 +181,7 @@ func (a *app) fromSource(o *sender.Options, name string) error {
 		return fmt.Errorf("%w: source %q is made for %s, not for %s", run.ErrUsage, name, source.Provider, o.Provider.Name)
 	}
 	if o.URL == "" {
-		o.URL = baseURL(cfg.Ingress.Listen) + "/webhooks/" + name
+		o.URL = webhooksURL(cfg) + name
 	}
 	o.HMAC, o.Settings = source.HMAC, source.Options
 	if o.SignURL, err = signURL(o.URL, source); err != nil {
@@ -277,6 +277,15 @@ func baseURL(listen string) string {
 		host = "127.0.0.1"
 	}
 	return "http://" + net.JoinHostPort(host, port)
+}
+
+// webhooksURL is what a source's name is appended to, to reach it from this machine.
+func webhooksURL(cfg *settings.File) string {
+	base := baseURL(cfg.Ingress.Listen)
+	if cfg.Ingress.TLS != nil {
+		base = "https" + strings.TrimPrefix(base, "http")
+	}
+	return base + "/webhooks/"
 }
 
 // newBar shows the progress on a terminal, and nothing elsewhere.

@@ -165,4 +165,8 @@ func TestBaseURL(t *testing.T) {
 	} {
 		require.Equal(t, want, baseURL(listen))
 	}
+	cfg := &settings.File{Ingress: settings.Ingress{Listen: ":8443"}}
+	require.Equal(t, "http://127.0.0.1:8443/webhooks/", webhooksURL(cfg))
+	cfg.Ingress.TLS = &settings.ServerTLS{}
+	require.Equal(t, "https://127.0.0.1:8443/webhooks/", webhooksURL(cfg))
 }

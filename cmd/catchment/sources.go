@@ -67,7 +67,7 @@ func (a *app) listSources(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Sources)) {
 		s := cfg.Sources[name]
 		views = append(views, sourceView{
-			Name: name, Provider: s.Provider, URL: baseURL(cfg.Ingress.Listen) + "/webhooks/" + name, Secrets: len(s.Secrets), Outcomes: outcomes[name],
+			Name: name, Provider: s.Provider, URL: webhooksURL(cfg) + name, Secrets: len(s.Secrets), Outcomes: outcomes[name],
 			LastAccepted: histories[name].LastAccepted, LastRefused: histories[name].LastRefused,
 		})
 	}

@@ -194,10 +194,16 @@ func kafkaChecks(ctx context.Context, cfg *settings.File, places []inspect.Posit
 			processor.moved = later(processor.moved, p.UpdatedAt)
 		}
 	}
+	if processor.due, err = dueOffsets(ctx, kadm.NewClient(cl), cfg.Kafka.Topic, stuckAfter); err != nil {
+		return append(checks, check{"processor", atRisk, err.Error()})
+	}
 	checks = append(checks, log.judge("processor", processor))
 	archiver, err := committed(ctx, kadm.NewClient(cl), cfg.Archiver.Group, cfg.Kafka.Topic)
+	if err == nil { // a segment may be open for as long as segment_age
+		archiver.due, err = dueOffsets(ctx, kadm.NewClient(cl), cfg.Kafka.Topic, cfg.Archiver.SegmentAge+stuckAfter)
+	}
 	if err != nil {
-		return append(checks, check{"archiver", attention, err.Error()})
+		return append(checks, check{"archiver", atRisk, err.Error()})
 	}
 	return append(checks, log.judge("archiver", archiver))
 }
@@ -215,7 +221,8 @@ type bounds map[int32]struct{ start, end int64 }
 // positions are the next offsets of a consumer.
 type positions struct {
 	at    map[int32]int64
-	moved time.Time // when it last moved; zero: not known
+	moved time.Time       // when it last moved; zero: not known
+	due   map[int32]int64 // what lies before these offsets should have been read by now
 }
 
 func logBounds(ctx context.Context, adm *kadm.Client, topic string) (bounds, error) {
@@ -250,9 +257,24 @@ func committed(ctx context.Context, adm *kadm.Client, group, topic string) (posi
 	return p, nil
 }
 
+// dueOffsets returns for each partition the offset before which all records are older than age.
+func dueOffsets(ctx context.Context, adm *kadm.Client, topic string, age time.Duration) (map[int32]int64, error) {
+	listed, err := adm.ListOffsetsAfterMilli(ctx, time.Now().Add(-age).UnixMilli(), topic)
+	if err != nil {
+		return nil, fmt.Errorf("offsets of topic %s by time: %w", topic, err)
+	}
+	due := map[int32]int64{}
+	listed.Each(func(o kadm.ListedOffset) {
+		if o.Err == nil {
+			due[o.Partition] = o.Offset
+		}
+	})
+	return due, nil
+}
+
 // judge says how far behind a consumer is, and whether Kafka has already removed what it has not read.
 func (b bounds) judge(name string, p positions) check {
-	var lag, lost int64
+	var lag, lost, late int64
 	for partition, log := range b {
 		at := p.at[partition] // 0 when it has not begun
 		if at < log.start {
@@ -262,12 +284,15 @@ func (b bounds) judge(name string, p positions) check {
 			at = log.start
 		}
 		lag += max(0, log.end-at)
+		late += max(0, min(log.end, p.due[partition])-at)
 	}
 	switch {
 	case lost > 0:
 		return check{name, atRisk, fmt.Sprintf("Kafka has removed %d records that it had not read: see docs/operations.md", lost)}
 	case lag > 0 && !p.moved.IsZero() && time.Since(p.moved) > stuckAfter:
 		return check{name, atRisk, fmt.Sprintf("%d records behind, and it has not moved since %s", lag, stamp(p.moved))}
+	case late > 0 && p.moved.IsZero():
+		return check{name, atRisk, fmt.Sprintf("%d records behind, and %d of them should have been read long ago: is it running?", lag, late)}
 	case lag > 0:
 		return check{name, fine, fmt.Sprintf("%d records behind", lag)}
 	}

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
@@ -68,6 +70,15 @@ func (a *app) topics(ctx context.Context, create bool) error {
 		}
 	}
 	r, err := judgeTopic(ctx, cl, cfg)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for create && unknownTopic(err) && ctx.Err() == nil { // a broker may hear of a new topic later than another
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			r, err = judgeTopic(ctx, cl, cfg)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -89,6 +100,11 @@ func ensureTopics(ctx context.Context, cl *kgo.Client, cfg *settings.File) error
 		return kafka.EnsureTopic(ctx, cl, cfg.Kafka, results, 0)
 	}
 	return nil
+}
+
+// unknownTopic says whether a broker does not know the topic.
+func unknownTopic(err error) bool {
+	return errors.Is(err, kafka.ErrNoTopic) || errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 func kafkaClient(cfg *settings.File) (*kgo.Client, error) {

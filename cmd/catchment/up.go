@@ -27,6 +27,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/pkg/telemetry"
+	"github.com/catchment-dev/catchment/processor"
 )
 
 const (
@@ -96,8 +97,8 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
-		return fmt.Errorf("--dir: %w", err)
+	if err := firstStart(ctx, dir, o); err != nil {
+		return err
 	}
 	unlock, err := lockFolder(ctx, dir)
 	if err != nil {
@@ -126,6 +127,26 @@ func up(ctx context.Context, o upOptions, out, stderr io.Writer) (err error) {
 	return n.serve(ctx)
 }
 
+// firstStart makes the data folder. Where there is no configuration yet, the ports must be free before anything is
+// written: a file with addresses of others would mislead send.
+func firstStart(ctx context.Context, dir string, o upOptions) error {
+	if _, err := os.Stat(filepath.Join(dir, devconf.File)); errors.Is(err, os.ErrNotExist) {
+		listen, opsListen := o.addresses()
+		if err := portsFree(ctx, listen, opsListen); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, devconf.Data), 0o755); err != nil {
+		return fmt.Errorf("--dir: %w", err)
+	}
+	return nil
+}
+
+// addresses are those of the flags, or else the usual ones.
+func (o upOptions) addresses() (listen, opsListen string) {
+	return orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
+}
+
 // diskFull adds to an error that a full disk has caused what to do about it. The broker and the database have it only
 // as text.
 func diskFull(err error, data string) error {
@@ -147,13 +168,8 @@ func progress(w io.Writer) func(format string, args ...any) {
 
 // configure reads the configuration, made first when there is none, and checks what can be known to fail.
 func (n *node) configure(ctx context.Context, o upOptions) error {
-	listen, opsListen := orElse(o.listen, defaultListen), orElse(o.opsListen, defaultOpsListen)
+	listen, opsListen := o.addresses()
 	path := filepath.Join(n.dir, devconf.File)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // a file with addresses of others would mislead `send`
-		if err := portsFree(ctx, listen, opsListen); err != nil {
-			return err
-		}
-	}
 	created, err := devconf.Create(ctx, n.dir, listen, opsListen)
 	if err != nil {
 		return err
@@ -165,7 +181,7 @@ func (n *node) configure(ctx context.Context, o upOptions) error {
 	if err := n.restoreKey(path); err != nil {
 		return err
 	}
-	if n.cfg, err = settings.Load(path, settings.Everything...); err != nil {
+	if n.cfg, err = processor.Load(path, settings.Everything...); err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
 	c := n.cfg

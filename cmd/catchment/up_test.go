@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,10 +113,12 @@ func TestUp(t *testing.T) {
 		require.ErrorContains(t, err, o.listen+" is in use by another program: stop that, or choose another with --listen")
 		require.ErrorContains(t, err, "--ops-listen")
 	})
-	t.Run("a busy port at the first start leaves no file", func(t *testing.T) {
+	t.Run("a busy port at the first start leaves nothing behind", func(t *testing.T) {
 		fresh := openDir(t)
 		require.Error(t, up(t.Context(), upOptions{dir: fresh, listen: o.listen, opsListen: freeAddress(t)}, &buffer{}, &buffer{}))
-		require.NoFileExists(t, filepath.Join(fresh, devconf.File))
+		left, err := os.ReadDir(fresh)
+		require.NoError(t, err)
+		require.Empty(t, left)
 	})
 	t.Run("events go all the way", func(t *testing.T) { allTheWay(t, r) })
 
@@ -153,6 +157,7 @@ func allTheWay(t *testing.T, r *running) {
 			ORDER BY 1, event_time DESC, event_id COLLATE "C" DESC)
 		SELECT n.id FROM newest n LEFT JOIN orders o USING (id) WHERE o.status IS DISTINCT FROM n.status`))
 
+	listEverything(t, r)
 	id := r.texts(t, `SELECT event_id FROM catchment.events WHERE source = 'stripe' ORDER BY event_id LIMIT 1`)[0]
 	require.Eventually(t, func() bool { // its segment is closed within segment_age
 		code, stdout, stderr = tool(t, "events", "show", id, "--config", r.config, "--output", "json")
@@ -177,6 +182,37 @@ func allTheWay(t *testing.T, r *running) {
 		require.Equal(t, 0, code, "%v\n%s%s", args, stdout, stderr)
 		require.NotEmpty(t, stdout, "%v", args)
 	}
+}
+
+// listEverything lists more events than are read at once, and the newest of them.
+func listEverything(t *testing.T, r *running) {
+	t.Helper()
+	there := len(r.texts(t, "SELECT event_id FROM catchment.events"))
+	code, _, stderr := tool(t, "send", "github", "--config", r.config, "--count", strconv.Itoa(2*listPage))
+	require.Equal(t, 0, code, stderr)
+	all := there + 2*listPage
+	list := func(args ...string) (ids []string) {
+		code, stdout, stderr := tool(t, append([]string{"events", "list", "--config", r.config, "--output", "json"}, args...)...)
+		require.Equal(t, 0, code, stderr)
+		var events []struct {
+			ID string `json:"event_id"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(stdout), &events))
+		for _, e := range events {
+			ids = append(ids, e.ID)
+		}
+		return ids
+	}
+	require.Eventually(t, func() bool { return len(list()) == all }, 60*time.Second, 200*time.Millisecond)
+	ids := list()
+	require.Len(t, slices.Compact(slices.Sorted(slices.Values(ids))), all, "each once")
+	require.Equal(t, ids[:listPage+1], list("--limit", strconv.Itoa(listPage+1)))
+	require.Len(t, list("--source", "github"), 2*listPage)
+	require.Empty(t, list("--source", "nobody"))
+	code, stdout, stderr := tool(t, "events", "list", "--config", r.config)
+	require.Equal(t, 0, code, stderr)
+	require.Equal(t, all+1, strings.Count(stdout, "\n"), "one line an event, and the heads")
+	require.Equal(t, 1, strings.Count(stdout, "RECEIVED"))
 }
 
 func TestUpUsesWhatIsNotEmbedded(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,7 +134,7 @@ type bench struct {
 }
 
 func (a *app) newBench(keysPath string) (*bench, error) {
-	cfg, errs, err := settings.LoadPartly(a.config, settings.NeedIngress, settings.NeedSources)
+	cfg, errs, err := settings.LoadPartly(a.config, false, settings.NeedIngress, settings.NeedSources)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: there is no %s: name the file with --config", run.ErrUsage, a.config)
 	}
@@ -141,6 +143,9 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 	}
 	b := &bench{
 		file: a.config, cfg: cfg, wrong: map[string]config.Errors{}, keys: &provider.OfflineKeys{}, judges: map[string]*ingress.Judge{}, now: time.Now,
+	}
+	for _, path := range b.nameSecrets() {
+		fmt.Fprintf(a.err, "catchment: %v\n", cfg.Errorf(path, "needs an id, without which no service starts: its requests are judged all the same"))
 	}
 	for _, e := range errs {
 		if name := sourceAt(cfg, e.Path); name != "" {
@@ -163,6 +168,25 @@ func (a *app) newBench(keysPath string) (*bench, error) {
 		return nil, fmt.Errorf("%w: --keys %s: %w", run.ErrUsage, keysPath, err)
 	}
 	return b, nil
+}
+
+// nameSecrets gives an ID to passwords and tokens that have none, and returns their paths: whoever judges requests
+// tells nobody which secret has fitted.
+func (b *bench) nameSecrets() (paths []string) {
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Sources)) {
+		s := b.cfg.Sources[name]
+		p, ok := provider.ByName(s.Provider)
+		if !ok || !p.NeedsSecretID() {
+			continue
+		}
+		for i := range s.Secrets {
+			if s.Secrets[i].ID == "" {
+				s.Secrets[i].ID = fmt.Sprintf("secret-%d", i)
+				paths = append(paths, fmt.Sprintf("sources.%s.secrets[%d]", name, i))
+			}
+		}
+	}
+	return paths
 }
 
 // sourceAt names the source that a path of the configuration leads into: the longest name that fits, for names may

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -288,6 +289,52 @@ func TestVerifyLines(t *testing.T) {
 		require.Contains(t, stderr, "requests.jsonl:3: not a request: ", line)
 		require.Contains(t, stderr, want, line)
 	}
+}
+
+// TestVerifyNamelessTokens: which token has fitted is not told, so that one without the ID that the services want is
+// judged; what else is wrong with a source still is.
+func TestVerifyNamelessTokens(t *testing.T) {
+	line := func(source, name, value string) string {
+		return fmt.Sprintf(`{"source":%q,"headers":{%q:%q},"body_base64":"e30="}`, source, name, value)
+	}
+	code, stdout, stderr := verifyLines(t, `sources:
+  basic: {provider: basic, secrets: ["user:word"]}
+  auth0: {provider: auth0, secrets: [{id: a, value: "Bearer one"}, "Bearer two"], options: {tolerance: off}}
+  empty: {provider: bearer, secrets: [" "]}
+  unset: {provider: bearer, secrets: ["${CATCHMENT_TEST_NO_SUCH}"]}
+`,
+		line("basic", "Authorization", "Basic dXNlcjp3b3Jk"), line("basic", "Authorization", "Basic dXNlcjp3b3Jr"), line("auth0", "authorization", "Bearer two"),
+		line("empty", "Authorization", "Bearer  "), line("unset", "Authorization", "Bearer "),
+	)
+	require.Equal(t, 0, code)
+	require.Contains(t, stderr, "sources.basic.secrets[0]: needs an id")
+	require.NotContains(t, stderr, "user:word")
+	var got []string
+	for _, v := range verdicts(t, stdout) {
+		got = append(got, v.Source+" "+v.Outcome)
+	}
+	require.Equal(t, []string{"basic accepted", "basic unauthenticated", "auth0 accepted", "empty config_error", "unset config_error"}, got)
+}
+
+// TestVerifyHost: the host that was called is part of what an HTTP message signature may cover.
+func TestVerifyHost(t *testing.T) {
+	key, digest := []byte("a key of thirty-two bytes or so."), sha256.Sum256([]byte("{}"))
+	params := `("@authority" "host" "content-digest");created=1795435200`
+	content := "sha-256=:" + base64.StdEncoding.EncodeToString(digest[:]) + ":"
+	m := hmac.New(sha256.New, key)
+	fmt.Fprintf(m, "\"@authority\": hooks.example.com\n\"host\": Hooks.example.com:443\n\"content-digest\": %s\n\"@signature-params\": %s", content, params)
+	line := func(host string) string {
+		text, err := json.Marshal(map[string]any{"source": "p", "at": 1_795_435_200, "body_base64": []byte("{}"), "headers": map[string]string{
+			"Host": host, "Content-Digest": content, "Signature-Input": "s=" + params, "Signature": "s=:" + base64.StdEncoding.EncodeToString(m.Sum(nil)) + ":",
+		}})
+		require.NoError(t, err)
+		return string(text)
+	}
+	cfg := fmt.Sprintf("sources: {p: {provider: rfc9421, options: {algorithm: hmac-sha256}, secrets: [%q]}}\n", base64.StdEncoding.EncodeToString(key))
+	_, stdout, _ := verifyLines(t, cfg, line("Hooks.example.com:443"), line("other.example.com"))
+	vs := verdicts(t, stdout)
+	require.Equal(t, "accepted", vs[0].Outcome, vs[0].Reason)
+	require.Equal(t, "signature mismatch", vs[1].Reason)
 }
 
 func TestVerifyForm(t *testing.T) {

@@ -19,7 +19,7 @@ func (n *node) welcome() string {
 	names := slices.Sorted(maps.Keys(c.Sources))
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nCatchment is up.\n\n")
-	fmt.Fprintf(&b, "  webhooks       %s/webhooks/{%s}\n", baseURL(c.Ingress.Listen), strings.Join(names, ","))
+	fmt.Fprintf(&b, "  webhooks       %s{%s}\n", webhooksURL(c), strings.Join(names, ","))
 	fmt.Fprintf(&b, "  health         %s/readyz, /livez, /metrics\n", baseURL(c.Ingress.OpsListen))
 	fmt.Fprintf(&b, "  configuration  %s\n", filepath.Join(n.dir, devconf.File))
 	fmt.Fprintf(&b, "  Kafka          %s, topic %s\n", strings.Join(c.Kafka.Brokers, ","), c.Kafka.Topic)
@@ -29,7 +29,7 @@ func (n *node) welcome() string {
 	if source := example(c, names); source != "" {
 		fmt.Fprintf(&b, "  %s send %s%s --count 1000 --duplicates 10%%\n", tool, source, flag)
 	}
-	fmt.Fprintf(&b, "  %s events list%s\n", tool, flag)
+	fmt.Fprintf(&b, "  %s events list%s --limit 10\n", tool, flag)
 	if c.Postgres.Embedded {
 		fmt.Fprintf(&b, "  psql %s -c 'TABLE orders LIMIT 10'\n", quote(c.Postgres.URL.Reveal()))
 	}

@@ -55,9 +55,14 @@ func (b *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	id := idOf(body)
+	if len(id) == 0 { // a record without a key would go wherever that is cheapest
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
 	ack := b.acks.Get().(chan error)
 	b.client.Produce(context.WithoutCancel(r.Context()), &kgo.Record{
-		Key: idOf(body), Value: body,
+		Key: id, Value: body,
 		Headers: []kgo.RecordHeader{{Key: "source", Value: []byte("stripe")}, {Key: "received_at", Value: []byte(time.Now().UTC().Format(time.RFC3339Nano))}},
 	}, func(_ *kgo.Record, err error) { ack <- err })
 	err = <-ack
@@ -78,9 +83,10 @@ func (b *bare) genuine(stamp string, body, sent []byte) bool {
 	return hmac.Equal(m.Sum(nil), sent)
 }
 
-// idOf takes the first member called id, without reading the JSON.
+// idOf takes the first member called id, without reading the JSON; empty: there is none.
 func idOf(body []byte) []byte {
-	_, rest, _ := bytes.Cut(body, []byte(`"id":"`))
+	_, rest, _ := bytes.Cut(body, []byte(`"id"`))
+	_, rest, _ = bytes.Cut(rest, []byte(`"`))
 	id, _, _ := bytes.Cut(rest, []byte(`"`))
 	return id
 }

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -146,7 +147,31 @@ func measure(ctx context.Context, o *options, c *cluster, dir string) ([]row, er
 			rows = append(rows, *r)
 		}
 	}
-	return rows, nil
+	return rows, alike(ctx, c, cs)
+}
+
+// alike looks at records of every contestant: each stands under its event's ID. Records without a key go
+// wherever that is cheapest, and figures of them would say nothing.
+func alike(ctx context.Context, c *cluster, cs []contestant) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, p := range cs {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(c.brokers, ",")...), kgo.ConsumeTopics(p.topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		if err != nil {
+			return err
+		}
+		fs := cl.PollRecords(ctx, 1000)
+		cl.Close()
+		if fs.NumRecords() == 0 {
+			return fmt.Errorf("%s has written no records: %w", p.name, fs.Err())
+		}
+		for _, r := range fs.Records() {
+			if id := idOf(r.Value); !bytes.Equal(r.Key, id) {
+				return fmt.Errorf("%s has written the event %q under the key %q", p.name, id, r.Key)
+			}
+		}
+	}
+	return nil
 }
 
 // face starts the contestant, warms it up, and measures one window.

@@ -13,7 +13,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -66,6 +68,16 @@ func (es Errors) Err() error {
 		return nil
 	}
 	return es
+}
+
+// Sort puts es into the order of the file.
+func (es Errors) Sort() {
+	slices.SortStableFunc(es, func(a, b Error) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Col - b.Col
+	})
 }
 
 // Strings is a list of texts that may be written as one text.
@@ -156,6 +168,10 @@ func syntaxError(file string, data []byte, err error) Error {
 	var le *yaml.LoadError
 	if errors.As(err, &le) {
 		e.Line, e.Col, e.Msg = le.Mark.Line, max(le.Mark.Column, 1), "not YAML: "+le.Message
+		if e.Line == 0 { // of bytes that are no text, only their offset is known
+			before := data[:min(max(le.Mark.Index, 0), len(data))]
+			e.Line, e.Col = 1+bytes.Count(before, []byte("\n")), 1+utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
+		}
 		if lines := bytes.Split(data, []byte("\n")); e.Line > 0 && e.Line <= len(lines) {
 			if line := lines[e.Line-1]; bytes.ContainsRune(line[:len(line)-len(bytes.TrimLeft(line, " \t"))], '\t') {
 				e.Msg = "not YAML: expected spaces at the line's begin, found a tab"

@@ -149,6 +149,12 @@ func TestSyntaxErrorHasItsPlace(t *testing.T) {
 	require.ErrorContains(t, err, "c.yaml:2:1: not YAML: did not find expected")
 	_, _, err = parse(t, "alpha: {}\n---\nbeta: {}\n")
 	require.ErrorContains(t, err, "expected one YAML document, found another after ---")
+	_, _, err = parse(t, "alpha: {}\nbeta: ä\x01\n")
+	require.ErrorContains(t, err, "c.yaml:2:8: not YAML: control characters are not allowed")
+	_, _, err = parse(t, "alpha: {}\nbeta: \xff\n")
+	require.ErrorContains(t, err, "c.yaml:2:7: not YAML: ")
+	_, _, err = parse(t, "\x00")
+	require.ErrorContains(t, err, "c.yaml:1:1: not YAML: ")
 }
 
 func TestSecretFilesAndEnvironment(t *testing.T) {

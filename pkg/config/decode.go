@@ -81,12 +81,7 @@ func (d *decoder) document(root *yaml.Node, dst any) {
 	}
 	d.overrides(n, v.Type())
 	d.section(n, v)
-	slices.SortStableFunc(d.errs, func(a, b Error) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Col - b.Col
-	})
+	d.errs.Sort()
 }
 
 // section reads the top level, where each key is a section of its own.
@@ -243,7 +238,7 @@ func (d *decoder) slice(n *yaml.Node, v reflect.Value, path string, f field) {
 		return
 	}
 	if len(n.Content) == 0 && f.required && d.resolve {
-		d.errorf(n, path, "expected at least one of %s", expectation(v.Type(), f))
+		d.errorf(n, path, "expected %s with at least one entry, found an empty list", expectation(v.Type(), f))
 	}
 	out := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, c := range n.Content {

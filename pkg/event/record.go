@@ -53,8 +53,6 @@ var ErrNotADelivery = errors.New("record is not a delivery")
 // Encode returns the record of d, without a topic. The record's value is d.Body itself, not a copy: it must
 // stay untouched until the record's promise has fired.
 func Encode(d *Delivery) *kgo.Record {
-	hs := make([]kgo.RecordHeader, 0, 20+len(d.Headers))
-	add := func(k, v string) { hs = append(hs, kgo.RecordHeader{Key: k, Value: []byte(v)}) }
 	typ, verdict := d.Type, d.Verdict
 	if typ == "" {
 		typ = typeUnknown
@@ -62,37 +60,93 @@ func Encode(d *Delivery) *kgo.Record {
 			verdict = verdict.With(FlagNoType)
 		}
 	}
-	add(headerSpecVersion, specVersion)
-	add(headerID, d.ID)
-	add(headerSource, prefixSource+d.Source)
-	add(headerType, typ)
+	var hs headerList
+	hs.grow(d)
+	hs.add(headerSpecVersion, specVersion)
+	key := hs.add(headerID, d.ID)
+	hs.add(headerSource, prefixSource, d.Source)
+	hs.add(headerType, typ)
 	if !d.Time.IsZero() {
-		add(headerTime, formatTime(d.Time))
+		hs.addTime(headerTime, d.Time)
 	}
 	if d.ContentType != "" {
-		add(headerContentType, d.ContentType)
+		hs.add(headerContentType, d.ContentType)
 	}
 	if d.TraceParent != "" {
-		add(headerTraceParent, d.TraceParent)
+		hs.add(headerTraceParent, d.TraceParent)
 	}
 	if d.TraceState != "" {
-		add(headerTraceState, d.TraceState)
+		hs.add(headerTraceState, d.TraceState)
 	}
-	add(headerVersion, Version)
-	add(headerDeliveryID, d.DeliveryID)
-	add(headerProvider, d.Provider)
-	add(headerReceivedAt, formatTime(d.ReceivedAt))
-	add(headerSecretID, d.SecretID)
-	add(headerRemoteAddr, d.RemoteAddr)
-	add(headerMethod, d.Method)
-	add(headerPath, d.Path)
-	add(headerQuery, d.Query)
-	add(headerSignedURL, d.SignedURL)
-	add(headerVerdict, string(verdict))
+	hs.add(headerVersion, Version)
+	hs.add(headerDeliveryID, d.DeliveryID)
+	hs.add(headerProvider, d.Provider)
+	hs.addTime(headerReceivedAt, d.ReceivedAt)
+	hs.add(headerSecretID, d.SecretID)
+	hs.add(headerRemoteAddr, d.RemoteAddr)
+	hs.add(headerMethod, d.Method)
+	hs.add(headerPath, d.Path)
+	hs.add(headerQuery, d.Query)
+	hs.add(headerSignedURL, d.SignedURL)
+	hs.add(headerVerdict, string(verdict))
 	for _, h := range d.Headers {
-		add(prefixHTTP+h.Name, h.Value)
+		hs.add(hs.name(h.Name), h.Value)
 	}
-	return &kgo.Record{Key: []byte(d.ID), Value: d.Body, Headers: hs}
+	return &kgo.Record{Key: key, Value: d.Body, Headers: hs.list}
+}
+
+// headerList is a record's headers while they are made. Their values lie in one buffer and the names of HTTP headers in
+// another, because a record has some thirty of them, and each would be two allocations.
+type headerList struct {
+	list   []kgo.RecordHeader
+	values []byte
+	names  strings.Builder
+}
+
+// grow makes room for the headers of d.
+func (hs *headerList) grow(d *Delivery) {
+	names, values := 0, 0
+	for _, h := range d.Headers {
+		names += len(prefixHTTP) + len(h.Name)
+		values += len(h.Value)
+	}
+	values += 128 + // versions, times, names of this package
+		len(d.ID) + len(d.Source) + len(d.Type) + len(d.ContentType) + len(d.TraceParent) + len(d.TraceState) +
+		len(d.DeliveryID) + len(d.Provider) + len(d.SecretID) + len(d.RemoteAddr) + len(d.Method) + len(d.Path) +
+		len(d.Query) + len(d.SignedURL) + len(d.Verdict)
+	hs.list = make([]kgo.RecordHeader, 0, len(known)+len(d.Headers))
+	hs.values = make([]byte, 0, values)
+	hs.names.Grow(names)
+}
+
+// add appends a header and returns its value.
+func (hs *headerList) add(name string, value ...string) []byte {
+	from := len(hs.values)
+	for _, v := range value {
+		hs.values = append(hs.values, v...)
+	}
+	return hs.close(name, from)
+}
+
+func (hs *headerList) addTime(name string, t time.Time) {
+	from := len(hs.values)
+	hs.values = appendTime(hs.values, t)
+	hs.close(name, from)
+}
+
+// close makes a header of what was appended to the values from there on.
+func (hs *headerList) close(name string, from int) []byte {
+	v := hs.values[from:len(hs.values):len(hs.values)]
+	hs.list = append(hs.list, kgo.RecordHeader{Key: name, Value: v})
+	return v
+}
+
+// name is what a header of the request is called in the record.
+func (hs *headerList) name(header string) string {
+	from := hs.names.Len()
+	hs.names.WriteString(prefixHTTP)
+	hs.names.WriteString(header)
+	return hs.names.String()[from:]
 }
 
 // Decode reads a record that Encode wrote. The delivery's body is the record's value itself. The error wraps
@@ -225,7 +279,7 @@ func notEmpty(v string) error {
 }
 
 // Times keep nanoseconds and end in Z, in years 0 to 9999 as RFC 3339 wants them.
-func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, time.RFC3339Nano) }
 
 func parseTime(v string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, v)

@@ -92,7 +92,7 @@ func (p *Published) Headers() []kgo.RecordHeader {
 		hs[1].Value = append(hs[1].Value, "/"+strconv.Itoa(p.Index)...)
 	}
 	if !p.Time.IsZero() {
-		hs = append(hs, kgo.RecordHeader{Key: headerTime, Value: []byte(formatTime(p.Time))})
+		hs = append(hs, kgo.RecordHeader{Key: headerTime, Value: appendTime(nil, p.Time)})
 	}
 	return hs
 }

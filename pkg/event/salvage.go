@@ -71,10 +71,10 @@ func Restore(d *Delivery, rest []kgo.RecordHeader, key []byte) *kgo.Record {
 		add(headerSource, prefixSource+d.Source)
 	}
 	if !d.Time.IsZero() {
-		add(headerTime, formatTime(d.Time))
+		add(headerTime, string(appendTime(nil, d.Time)))
 	}
 	if !d.ReceivedAt.IsZero() {
-		add(headerReceivedAt, formatTime(d.ReceivedAt))
+		add(headerReceivedAt, string(appendTime(nil, d.ReceivedAt)))
 	}
 	for _, h := range d.Headers {
 		add(prefixHTTP+h.Name, h.Value)

@@ -125,6 +125,10 @@ func TestOptions(t *testing.T) {
 		c.cfg.Provider, c.cfg.Secrets = "stripe", []provider.Secret{{Text: "whsec_x"}}
 		require.Equal(t, c.want, problems(t, c.cfg), name)
 	}
+	for option, want := range map[string][]string{"off": nil, "5m": {"options.tolerance: has no effect: this scheme signs no timestamp"}} {
+		cfg := provider.Config{Provider: "github", Secrets: []provider.Secret{{Text: "x"}}, Options: map[string]any{"tolerance": option}}
+		require.Equal(t, want, problems(t, cfg), option)
+	}
 }
 
 func TestPublicURL(t *testing.T) {

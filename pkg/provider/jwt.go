@@ -46,7 +46,7 @@ var jwt = &Provider{
 		ID:        "none, unless `event_id` says where it stands",
 		Notes: []string{
 			"Without `algorithms`, each key stands for one: text for HS256, RSA for RS256, P-256 for ES256, Ed25519 for EdDSA. A token never chooses, and a public key is never taken for a shared secret.",
-			"Keys are `secrets` (the shared secret's text, or a public key in base64 DER form), or the key set at `jwks_url`, which is fetched from that host alone, remembered, and asked for again when a token names a key that it has not. Offline it is `jwks:<source>`.",
+			"Keys are `secrets` (the shared secret's text, or a public key in base64 DER form), or the key set at `jwks_url`, which is fetched from that host alone, remembered, and asked for again when a token names a key that it has not. Offline it is `jwks:<source>`, for which a source needs neither URL nor secrets.",
 			"`issuer` and `audience` are texts or lists; where one is given, the token must have one of them.",
 			"The header is stored redacted.",
 		},
@@ -61,7 +61,8 @@ type jwtScheme struct {
 	algorithms        []jose.SignatureAlgorithm // of the key set and of the parser
 	keys              []jwtKey
 	source            string
-	jwks              *url.URL
+	keySets           bool     // keys are in a key set as well
+	jwks              *url.URL // where it is; nil: it is given
 	fetch             Keys
 	last              atomic.Pointer[jwtKeySet]
 	window            window
@@ -99,7 +100,9 @@ func openJWT(o *opening) opened {
 		if err != nil || !publicURLForm(u) {
 			o.errorf("options.jwks_url", "is %w", errFetchURL)
 		}
-		s.jwks = u
+		s.jwks, s.keySets = u, true
+	} else if k, ok := o.Keys.(*OfflineKeys); ok && k.given("jwks:"+o.Source) {
+		s.keySets = true
 	} else if len(o.Secrets) == 0 {
 		o.errorf("secrets", "is empty: provider jwt needs at least one secret, or the option jwks_url")
 	}
@@ -215,7 +218,7 @@ func compactForm(text string) bool {
 // find returns the claims, and the index of the secret under which the token holds.
 func (s *jwtScheme) find(ctx context.Context, token *jose.JSONWebSignature, now time.Time) ([]byte, int, error) {
 	algorithm := jose.SignatureAlgorithm(token.Signatures[0].Protected.Algorithm)
-	usable := s.jwks != nil
+	usable := s.keySets
 	for i := range s.keys {
 		k := &s.keys[i]
 		if !k.validAt(now) {
@@ -232,7 +235,7 @@ func (s *jwtScheme) find(ctx context.Context, token *jose.JSONWebSignature, now 
 	if !usable {
 		return nil, noKey, errNoSecret
 	}
-	if s.jwks == nil {
+	if !s.keySets {
 		return nil, noKey, errMismatch
 	}
 	claims, err := s.byKeySet(ctx, token, algorithm)

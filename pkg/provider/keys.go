@@ -87,6 +87,12 @@ var (
 	errKeysTrailing = errors.New("text after the JSON value")
 )
 
+// given says whether there is a content of that name.
+func (k *OfflineKeys) given(name string) bool {
+	_, ok := k.Content[name]
+	return ok
+}
+
 // Fetch returns the content of that name, else of that URL.
 func (k *OfflineKeys) Fetch(_ context.Context, f *Fetch) ([]byte, error) {
 	b, ok := k.Content[f.Name]

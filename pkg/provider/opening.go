@@ -218,7 +218,9 @@ func (o *opening) unused() {
 	if o.Tolerance != nil {
 		o.errorf("tolerance", msg)
 	}
-	if _, ok := o.Options["tolerance"]; ok {
-		o.errorf("options.tolerance", msg)
+	if option, ok := o.Options["tolerance"]; ok {
+		if d, err := parseTolerance(option); err != nil || d > 0 { // off is what it is without a timestamp
+			o.errorf("options.tolerance", msg)
+		}
 	}
 }

@@ -271,6 +271,7 @@ type Request struct {
 	Method   string
 	Path     string // still escaped
 	RawQuery string
+	Host     string // the header Host, which Go's server keeps apart from the others; may be empty
 	Header   http.Header
 	Body     []byte
 	Now      time.Time

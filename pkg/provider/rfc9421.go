@@ -49,7 +49,7 @@ var rfc9421 = &Provider{
 		Notes: []string{
 			"The algorithm is the source's, never the request's: an `alg` that differs is refused. `key_id` is a text or a list; where it is given, `keyid` must be one of them. `label` and `tag` choose among several signatures.",
 			"Secrets are base64: the key of HMAC, the 32 bytes of an Ed25519 public key, or a public key in DER form (SubjectPublicKeyInfo).",
-			"`@authority`, `@target-uri` and `@scheme` are those of `public_url`; without it, `@authority` is the `Host` header, as far as it is known, and the scheme is https. Parameters of components (`sf`, `key`, `bs`, `req`, `tr`) are not understood, and refused.",
+			"`@authority`, `@target-uri` and `@scheme` are those of `public_url`; without it, `@authority` is the `Host` header, as it reaches us, and the scheme is https. Parameters of components (`sf`, `key`, `bs`, `req`, `tr`) are not understood, and refused.",
 		},
 		Config: "provider: rfc9421\noptions: {algorithm: hmac-sha256, key_id: \"2026-q4\", components: [\"@method\", \"@path\", \"content-digest\"]}\nsecrets: [\"${PARTNER_KEY}\"]\nevent_id: body.id\nevent_type: body.kind",
 	},
@@ -277,6 +277,9 @@ func (s *rfc9421Scheme) base(r *Request, list *httpsfv.InnerList) ([]byte, error
 func (s *rfc9421Scheme) component(r *Request, name string) (string, bool) {
 	if !strings.HasPrefix(name, "@") {
 		values := r.Header[http.CanonicalHeaderKey(name)]
+		if name == "host" && r.Host != "" {
+			values = []string{r.Host}
+		}
 		trimmed := make([]string, len(values))
 		for i, v := range values {
 			trimmed[i] = strings.Trim(v, " \t")
@@ -318,7 +321,7 @@ func authority(u *url.URL) string {
 
 // target is what the sender called.
 func (s *rfc9421Scheme) target(r *Request) *url.URL {
-	text := withQuery("https://"+get(r.Header, "Host")+r.Path, r.RawQuery)
+	text := withQuery("https://"+r.Host+r.Path, r.RawQuery)
 	if s.url != nil {
 		text = s.url.of(r)
 	}

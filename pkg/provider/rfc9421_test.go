@@ -26,9 +26,9 @@ func TestRFC9421Vectors(t *testing.T) {
 		require.True(t, ok)
 		require.Empty(t, o.errs)
 		r := &Request{
-			Method: "POST", Path: "/foo", RawQuery: "param=Value&Pet=dog", Body: []byte(`{"hello": "world"}`), Now: time.Unix(1618884473, 0),
+			Method: "POST", Host: "example.com", Path: "/foo", RawQuery: "param=Value&Pet=dog", Body: []byte(`{"hello": "world"}`), Now: time.Unix(1618884473, 0),
 			Header: http.Header{
-				"Host": {"example.com"}, "Date": {"Tue, 20 Apr 2021 02:07:55 GMT"}, "Content-Type": {"application/json"}, "Content-Length": {"18"},
+				"Date": {"Tue, 20 Apr 2021 02:07:55 GMT"}, "Content-Type": {"application/json"}, "Content-Length": {"18"},
 				"Content-Digest":  {"sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"},
 				"Signature-Input": {c.input}, "Signature": {c.signature},
 			},

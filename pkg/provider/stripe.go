@@ -24,7 +24,7 @@ var stripe = &Provider{
 		Tolerance: "5 minutes, both ways (Stripe's own libraries look at the age alone)",
 		ID:        "body `id`, the same for every retry and every endpoint",
 		Type:      "body `type`",
-		Time:      "body `created`, Unix seconds",
+		Time:      "body `created`, Unix seconds; of thin events (`v2.core.event`) RFC 3339",
 		Retries:   "up to 3 days with back-off, each with a new time and signature; in a sandbox 3 within some hours",
 		Notes: []string{
 			"While a secret is rolled, there is one `v1` for each secret. Other schemes than `v1` are skipped, for they would be a way down to a weaker one.",
@@ -105,7 +105,7 @@ func (s *stripeScheme) identify(r *Request) (Identity, error) {
 	if err := stripeFields.read(r.Body, v[:]); err != nil {
 		return Identity{}, err
 	}
-	return Identity{ID: v[0].text(), Type: v[1].str(), Time: v[2].unixTime()}, nil
+	return Identity{ID: v[0].text(), Type: v[1].str(), Time: v[2].anyTime()}, nil
 }
 
 func signStripe(in *SignInput) (Signed, error) { return signStamped(in, "Stripe-Signature") }

@@ -66,7 +66,7 @@ func Load(path string, need ...Section) (*File, error) {
 
 // Parse is Load for data that has been read already; relative paths start at the folder of path.
 func Parse(path string, data []byte, need ...Section) (*File, error) {
-	f, errs, err := parse(path, data, need)
+	f, errs, err := parse(path, data, need, true)
 	if err != nil {
 		return nil, err
 	}
@@ -76,17 +76,18 @@ func Parse(path string, data []byte, need ...Section) (*File, error) {
 	return f, nil
 }
 
-// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides. The
-// error is that of reading the file, or config.Errors when it is no YAML.
-func LoadPartly(path string, need ...Section) (*File, config.Errors, error) {
+// LoadPartly is Load for who can do with a part of the file: it returns what is right, and what is wrong besides. open:
+// also what the presets find wrong with the sources. The error is that of reading the file, or config.Errors when it is
+// no YAML.
+func LoadPartly(path string, open bool, need ...Section) (*File, config.Errors, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return parse(path, data, need)
+	return parse(path, data, need, open)
 }
 
-func parse(path string, data []byte, need []Section) (*File, config.Errors, error) {
+func parse(path string, data []byte, need []Section, open bool) (*File, config.Errors, error) {
 	f := &File{}
 	ix, err := config.Parse(path, data, f, config.Options{
 		EnvPrefix: "CATCHMENT",
@@ -102,8 +103,8 @@ func parse(path string, data []byte, need []Section) (*File, config.Errors, erro
 	if err := f.place(path, ix); err != nil {
 		return nil, nil, err
 	}
-	errs = append(errs, f.check(need, errs)...)
-	slices.SortStableFunc(errs, func(a, b config.Error) int { return a.Line - b.Line })
+	errs = append(errs, f.check(need, errs, open)...)
+	errs.Sort()
 	return f, errs, nil
 }
 
@@ -138,8 +139,9 @@ func (f *File) Abs(path string) string {
 // Names go into URLs, metric labels and file names.
 var reName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
-// check looks for what the types cannot say; known is what the decoder has found already.
-func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
+// check looks for what the types cannot say; known is what the decoder has found already. With open, every source is
+// opened to see that it can be.
+func (f *File) check(need []Section, known config.Errors, open bool) (errs config.Errors) {
 	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
 	for _, name := range slices.Sorted(maps.Keys(f.Sources)) {
 		s, path := f.Sources[name], "sources."+name
@@ -152,7 +154,7 @@ func (f *File) check(need []Section, known config.Errors) (errs config.Errors) {
 		if s.Linger != nil && *s.Linger != 0 {
 			add(path+".linger", "expected 0s: a source either waits as ingress.linger says, or not at all")
 		}
-		if slices.Contains(need, NeedSources) && s.Provider != "" {
+		if open && slices.Contains(need, NeedSources) && s.Provider != "" {
 			_, es := f.OpenSource(name, nil)
 			errs = append(errs, slices.DeleteFunc(es, func(e config.Error) bool { return told(known, e) })...)
 			_, es = f.OpenSchema(name)

@@ -150,7 +150,7 @@ operations:
     guard: g
 `), NeedKafka, NeedIngress, NeedSources, NeedOperations)
 	for _, want := range []string{
-		"catchment.yaml:2:18: kafka.brokers: expected at least one of a list",
+		"catchment.yaml:2:18: kafka.brokers: expected a list with at least one entry, found an empty list",
 		`catchment.yaml:2:22: kafka.acept: unknown key: did you mean "accept"?`,
 		"catchment.yaml:3:21: ingress.max_body: expected at most 25MB",
 		`catchment.yaml:3:41: ingress.dedup.store: expected one of memory, redis, off, found "rediss"`,

@@ -273,18 +273,18 @@ func (c *Cluster) Kill(i int) { c.t.Helper(); c.switched("kill", i, power.kill) 
 // Start starts broker i again and waits until it takes records. The cluster must be a Breakable one.
 func (c *Cluster) Start(i int) { c.t.Helper(); c.switched("start", i, power.start) }
 
-// StartAll starts all brokers again: none of them takes records before the others are there. The cluster must be a
-// Breakable one, and all of its brokers ended.
-func (c *Cluster) StartAll() {
+// StartAll starts these brokers again at once, and waits until they take records: without a quorum, none of them does
+// before the others are there. The cluster must be a Breakable one, and these of its brokers ended.
+func (c *Cluster) StartAll(brokers ...int) {
 	c.t.Helper()
-	errs := make([]error, len(c.Brokers))
+	errs := make([]error, len(brokers))
 	var started sync.WaitGroup
-	for i := range c.Brokers {
-		started.Go(func() { errs[i] = c.power.start(i) })
+	for n, i := range brokers {
+		started.Go(func() { errs[n] = c.power.start(i) })
 	}
 	started.Wait()
 	if err := errors.Join(errs...); err != nil {
-		c.t.Fatalf("kafkatest: start all brokers: %v", err)
+		c.t.Fatalf("kafkatest: start brokers %v: %v", brokers, err)
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *scripted) switched(command string, i int) error {
 
 func (s *scripted) run(command string, more ...string) (string, error) {
 	cmd := exec.Command("bash", append([]string{s.program, command, s.dir}, more...)...)
+	cmd.Env = append(os.Environ(), "QUICK=1")       // counts when the cluster is made, and is kept
 	log, err := os.CreateTemp("", "kafka-cluster-") // a file: brokers may inherit it, and a pipe would never end
 	if err != nil {
 		return "", err

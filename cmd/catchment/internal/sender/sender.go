@@ -7,10 +7,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -214,7 +217,7 @@ func (s *sending) answer(ctx context.Context, seq int) answer {
 	start := time.Now()
 	resp, err := s.o.Client.Do(req)
 	if err != nil {
-		return answer{status: "no answer", problem: err.Error(), took: time.Since(start)}
+		return answer{status: "no answer", problem: cause(err), took: time.Since(start)}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
@@ -231,6 +234,20 @@ func (s *sending) answer(ctx context.Context, seq int) answer {
 		a.id, a.duplicate = said.ID, said.Status == "duplicate"
 	}
 	return a
+}
+
+// cause says why there was no answer, in words that are the same for all requests: without the URL, which they share,
+// and without the port of this side, which differs.
+func cause(err error) string {
+	var whole *url.Error
+	if errors.As(err, &whole) {
+		err = whole.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op != "dial" {
+		return op.Op + " " + op.Net + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // request builds and signs the request of an event.

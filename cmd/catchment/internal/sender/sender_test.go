@@ -2,8 +2,10 @@ package sender
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -144,6 +146,28 @@ func TestRefusalsAreNotAccepted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"no answer": 200}, report.Statuses)
 	require.Zero(t, report.Accepted)
+}
+
+// Connections that break are one problem, whatever ports they had.
+func TestBrokenConnectionsAreOneProblem(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := errors.Join(conn.(*net.TCPConn).SetLinger(0), conn.Close()); err != nil { // a reset
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	report, err := Send(t.Context(), options(t, "stripe", credentials("whsec_right"), srv.URL))
+	require.NoError(t, err)
+	require.Equal(t, map[string]int{"no answer": 200}, report.Statuses)
+	for problem := range report.Problems { // a reset may be met while writing, too
+		require.NotContains(t, problem, "127.0.0.1")
+	}
+	require.LessOrEqual(t, len(report.Problems), 4, "%v", report.Problems)
 }
 
 func TestOrder(t *testing.T) {
