@@ -67,7 +67,7 @@ func (b *Backfill) Run(ctx context.Context, topic string, topicID [16]byte, part
 	if err != nil {
 		return done, err
 	}
-	w := newWorker(b.svc.engine, part, owner, pos)
+	w := newWorker(b.svc.engine, part, owner, pos) //nolint:contextcheck // an expression has a deadline of its own
 	done = Range{From: pos.Next, Next: pos.Next}
 	w.moved = func(pos store.Position) { done.Next = pos.Next }
 	err = w.backfill(ctx, until, records)

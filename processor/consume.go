@@ -144,7 +144,7 @@ func (ses *session) claim(ctx context.Context, p int32) (*worker, store.Position
 		owner := uuid.New()
 		pos, err := ses.claimOnce(ctx, part, owner)
 		if err == nil {
-			w := newWorker(ses.eng, part, owner, pos)
+			w := newWorker(ses.eng, part, owner, pos) //nolint:contextcheck // an expression has a deadline of its own
 			w.moved = func(pos store.Position) { ses.moved(w, pos) }
 			ses.log.Info("partition taken over", slog.Int("partition", int(p)), slog.Int64("next_offset", pos.Next))
 			return w, pos, nil

@@ -173,7 +173,7 @@ func (c *chunk) replay(ctx context.Context) error {
 	for i := range found {
 		f, b := &found[i], before[works[i]]
 		entries[i].cursor = f.Cursor
-		if b.Pending || b.Effect && !c.job.Force || !c.eng.applies(op, &f.Event) {
+		if b.Pending || b.Effect && !c.job.Force || !c.eng.applies(op, &f.Event) { //nolint:contextcheck // an expression has a deadline of its own
 			continue
 		}
 		entries[i].task = &task{op: op, ev: &f.Event, number: b.Attempts + 1}
@@ -289,7 +289,7 @@ func (c *chunk) operations(ctx context.Context, letters []store.Whole) error {
 		l, w := &letters[i], works[i]
 		entries[i].cursor = l.ID
 		op, ev := c.eng.byName[w.Operation], events[w.Key]
-		if op == nil || ev == nil || c.eng.holds(op) != "" || before[w].Pending || !c.eng.applies(op, ev) {
+		if op == nil || ev == nil || c.eng.holds(op) != "" || before[w].Pending || !c.eng.applies(op, ev) { //nolint:contextcheck // an expression has a deadline of its own
 			continue // the letter stays
 		}
 		entries[i].task = &task{op: op, ev: ev, number: before[w].Attempts + 1, first: l.FirstFailedAt, final: true}
@@ -315,7 +315,7 @@ func (c *chunk) record(ctx context.Context, l *store.Whole) error {
 	for _, h := range l.Headers {
 		rec.Headers = append(rec.Headers, kgo.RecordHeader{Key: h.Name, Value: h.Value})
 	}
-	b := &batch{eng: c.eng, part: part, items: c.eng.reader.read(part, rec), apart: true, deferred: true, free: true}
+	b := &batch{eng: c.eng, part: part, items: c.eng.reader.read(part, rec), apart: true, deferred: true, free: true} //nolint:contextcheck // an expression has a deadline of its own
 	for _, it := range b.items {
 		if it.err != nil {
 			c.tally.Dead++

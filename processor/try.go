@@ -150,7 +150,7 @@ func (b *Bench) Try(ctx context.Context, operation, source, id string) (*Trial, 
 		Operation: operation, Source: source, EventID: id, Type: ev.Type, Before: before[work].Attempts, Effect: before[work].Effect,
 		Params: map[string]any{}, Changes: []StatementEffect{},
 	}
-	if t.Why = op.whyNot(ev); t.Why != "" {
+	if t.Why = op.whyNot(ev); t.Why != "" { //nolint:contextcheck // an expression has a deadline of its own
 		return t, nil
 	}
 	t.Applies = true

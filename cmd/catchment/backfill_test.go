@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,7 +24,7 @@ func (o *office) archiveUntil(records int64) {
 	cfg, err := settings.Load(o.config, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver)
 	require.NoError(o.t, err)
 	cfg.Archiver.Group, cfg.Archiver.SegmentAge = o.topic+".archiver", time.Second
-	s, err := archiver.New(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry())
+	s, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(o.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -252,6 +255,12 @@ func TestOperationsByTool(t *testing.T) {
 	require.Contains(t, o.run(0, nil, "operations", "resume", "amounts"), "resumed")
 	o.eventually(2, `SELECT count(*)::int FROM amounts`)
 	require.Equal(t, "active", state()[0]["state"])
+	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "catchment_processor_circuit_open{operation=\"amounts\"} 1\n")
+	}))
+	t.Cleanup(metrics.Close)
+	t.Setenv("CATCHMENT_PROCESSOR__OPS_LISTEN", metrics.Listener.Addr().String())
+	require.Equal(t, "circuit open", state()[0]["state"])
 	o.exec(`INSERT INTO catchment.retries SELECT source, event_id, 'gone', 2, now(), now(), 'why' FROM catchment.bodies LIMIT 1`)
 	require.Equal(t, []any{"gone", "not configured", 1.0}, []any{state()[1]["name"], state()[1]["state"], state()[1]["pending"]})
 	require.Contains(t, o.status(), "1 of gone wait for ever: the operation is not in this configuration")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ import (
 const (
 	opActive    = "active"
 	opPaused    = "paused"
+	opOpen      = "circuit open"
 	opForgotten = "not configured"
 )
 
@@ -83,6 +85,12 @@ func (a *app) listOperations(ctx context.Context) error {
 			return err
 		}
 		views := viewOperations(cfg, states)
+		open := openCircuits(ctx, cfg)
+		for i := range views {
+			if v := &views[i]; v.State == opActive && open[v.Name] {
+				v.State = opOpen
+			}
+		}
 		return a.answer(views, func(w io.Writer) {
 			line(w, "OPERATION", "STATE", "ON", "SUCCEEDED", "SUPERSEDED", "FAILED", "DEAD", "DEFERRED", "WAITING", "NEXT", "DEAD LETTERS")
 			for _, v := range views {
@@ -94,7 +102,25 @@ func (a *app) listOperations(ctx context.Context) error {
 					v.Outcomes["deferred"], v.Pending, stamp(next), v.DeadLetters)
 			}
 		})
-	}, settings.NeedOperations)
+	}, settings.NeedOperations, settings.NeedProcessor, settings.NeedIngress)
+}
+
+var openCircuit = regexp.MustCompile(`(?m)^catchment_processor_circuit_open\{operation="([^"]*)"\} 1$`)
+
+// openCircuits asks the processor that can be reached from here which operations' circuits are open; each process has its own.
+// Under `up` it answers at the ingress's address.
+func openCircuits(ctx context.Context, cfg *settings.File) map[string]bool {
+	open := map[string]bool{}
+	for _, address := range []string{cfg.Processor.OpsListen, cfg.Ingress.OpsListen} {
+		m, err := scrape(ctx, address)
+		if err != nil {
+			continue
+		}
+		for _, found := range openCircuit.FindAllSubmatch(m, -1) {
+			open[string(found[1])] = true
+		}
+	}
+	return open
 }
 
 // viewOperations lists the configured operations in their order, and then those that have left something behind.
