@@ -286,34 +286,52 @@ func TestR04WithoutQuorum(t *testing.T) {
 	cluster.Kill(1)
 	heal := sync.OnceFunc(func() { cluster.StartAll(0, 1) })
 	defer heal()
-	var wg sync.WaitGroup
-	for i := range 40 {
-		wg.Go(func() {
-			began := time.Now()
-			resp, err := http.DefaultClient.Do(h.stripe(1 + i))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer func() { _ = resp.Body.Close() }()
-			if resp.StatusCode != 503 {
-				t.Errorf("answered %d without a quorum", resp.StatusCode)
-			}
-			if took := time.Since(began); took > ackTimeout+4*time.Second { // the machine is busy; the producer's own time-outs are longer
-				t.Errorf("answered after %s", took)
-			}
-			if after, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || after < 5 || after > 15 {
-				t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
-			}
-		})
+	seq := 0
+	slowest := time.Hour
+	for wave := 0; wave < 10 && slowest > ackTimeout+500*time.Millisecond; wave++ { // others may have the machine meanwhile
+		slowest = h.wave(seq+1, 20)
+		seq += 20
 	}
-	wg.Wait()
+	require.LessOrEqual(t, slowest, ackTimeout+500*time.Millisecond, "no wave was answered in time")
 	require.NoError(t, h.Ready(), "an outage of Kafka is no reason to leave the load balancer")
 	heal()
 	require.Eventually(t, func() bool {
-		resp, _ := h.call(h.stripe(100))
+		resp, _ := h.call(h.stripe(1000))
 		return resp.StatusCode == 200
 	}, time.Minute, 100*time.Millisecond)
+}
+
+// wave sends n events at once, wants a 503 for each, and returns how long the slowest answer took. None of them waits for
+// the producer's own time-outs, which are longer.
+func (h *harness) wave(from, n int) (slowest time.Duration) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for i := range n {
+		wg.Go(func() {
+			began := time.Now()
+			resp, err := http.DefaultClient.Do(h.stripe(from + i))
+			if err != nil {
+				h.t.Error(err)
+				return
+			}
+			defer func() { _ = resp.Body.Close() }()
+			took := time.Since(began)
+			if resp.StatusCode != 503 {
+				h.t.Errorf("answered %d without a quorum", resp.StatusCode)
+			}
+			if took > 7*time.Second {
+				h.t.Errorf("answered after %s", took)
+			}
+			if after, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || after < 5 || after > 15 {
+				h.t.Errorf("Retry-After %q", resp.Header.Get("Retry-After"))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			slowest = max(slowest, took)
+		})
+	}
+	wg.Wait()
+	return slowest
 }
 
 // R12: a topic that would not keep the promises. Each check by itself is in package kafka.
