@@ -172,7 +172,7 @@ operations:
 	for _, want := range []string{
 		`catchment.yaml:17:22: operations[2].publish.topic: expected a topic's name`,
 		`catchment.yaml:22:11: operations[3].each: the operation has a handler: expected no each beside it`,
-		`catchment.yaml:23:5: operations[4]: there is nothing to do: expected sql, handler or publish`,
+		`catchment.yaml:23:5: operations[4].sql: there is nothing to do: expected sql, handler or publish`,
 		`catchment.yaml:27:18: operations[5].expect_rows: no statement runs: expected sql beside it`,
 	} {
 		require.ErrorContains(t, err, want)

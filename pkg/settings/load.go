@@ -265,7 +265,7 @@ var reTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
 func (op *Operation) misfits() map[string]string {
 	wrong := map[string]string{}
 	if len(op.SQL) == 0 && op.Handler == "" && op.Publish == nil {
-		wrong[""] = "there is nothing to do: expected sql, handler or publish"
+		wrong[".sql"] = "there is nothing to do: expected sql, handler or publish"
 	}
 	if op.Handler != "" {
 		for key, given := range map[string]bool{".sql": len(op.SQL) > 0, ".params": len(op.Params) > 0, ".each": op.Each != ""} {

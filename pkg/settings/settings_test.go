@@ -165,7 +165,7 @@ operations:
 		`catchment.yaml:16:34: operations[0].on.types[0]: expected an event type, which may end in *, found "a*b"`,
 		"catchment.yaml:18:14: operations[0].version: a version needs an entity",
 		`catchment.yaml:19:11: operations[1].name: there is another operation named "a"`,
-		"catchment.yaml:19:5: operations[1]: there is nothing to do: expected sql, handler or publish",
+		"catchment.yaml:19:5: operations[1].sql: there is nothing to do: expected sql, handler or publish",
 		"catchment.yaml:21:12: operations[1].guard: a guard needs a version",
 	} {
 		require.ErrorContains(t, err, want)
