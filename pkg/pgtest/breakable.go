@@ -1,12 +1,19 @@
 package pgtest
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/catchment-dev/catchment/pkg/internal/parts"
 )
@@ -84,12 +91,72 @@ func (s *Server) Standby(from, name string) *Server {
 	host, port, err := net.SplitHostPort(from)
 	s.must(err)
 	standby := newServer(s.t, s.c.bin, []string{"primary_conninfo=host=" + host + " port=" + port + " user=postgres application_name=" + name})
-	s.must(standby.c.run("pg_basebackup", "-D", standby.c.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.c.port), "-U", "postgres",
-		"-X", "stream", "-c", "fast", "-R", "--no-sync"))
+	s.must(s.copyTo(standby.c))
 	s.must(standby.c.startAnywhere())
 	standby.URL = standby.c.url()
 	return standby
 }
+
+// copyTo makes a base backup of the running server, from which a standby can start: the Postgres that is fetched (15 or
+// newer) comes without pg_basebackup.
+func (s *Server) copyTo(standby *cluster) error {
+	if _, err := os.Stat(filepath.Join(s.c.bin, "pg_basebackup")); err == nil {
+		return standby.run("pg_basebackup", "-D", standby.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.c.port), "-U", "postgres",
+			"-X", "stream", "-c", "fast", "-R", "--no-sync")
+	}
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, s.URL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, `SELECT pg_backup_start('standby', true)`); err != nil {
+		return err
+	}
+	if err := standby.copyData(s.c.data()); err != nil {
+		return err
+	}
+	var label string
+	if err := conn.QueryRow(ctx, `SELECT labelfile FROM pg_backup_stop(false)`).Scan(&label); err != nil {
+		return err
+	}
+	return errors.Join(standby.write("backup_label", []byte(label)), standby.write("standby.signal", nil))
+}
+
+// copyData copies a server's folder, without what belongs to the running server alone. Its log comes by replication.
+func (c *cluster) copyData(from string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a file of a table that is gone
+		}
+		name, nameErr := filepath.Rel(from, path)
+		if err = errors.Join(err, nameErr); err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			dir := filepath.Join(c.data(), name)
+			return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, c.owner(), c.group()))
+		}
+		switch top, _, _ := strings.Cut(name, string(filepath.Separator)); top {
+		case "postmaster.pid", "postmaster.opts", "pg_wal", "pg_replslot", "pg_stat_tmp":
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return errors.Join(err, c.write(name, data))
+	})
+}
+
+func (c *cluster) write(name string, data []byte) error {
+	path := filepath.Join(c.data(), name)
+	return errors.Join(os.WriteFile(path, data, 0o600), os.Chown(path, c.owner(), c.group()))
+}
+
+// owner and group are the user's that runs the server; -1: our own.
+func (c *cluster) owner() int { return cmp.Or(c.uid, -1) }
+func (c *cluster) group() int { return cmp.Or(c.gid, -1) }
 
 // Promote makes a standby take writes, and waits until it does.
 func (s *Server) Promote() {
