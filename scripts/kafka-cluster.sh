@@ -123,6 +123,8 @@ pid_of() {
 write_conf() {
   local n=$1 d i v=; d=$(bdir "$n"); mkdir -p "$d"
   for i in $(all); do v+="${v:+,}$i@$HOST:$(cport "$i")"; done
+  # On loopback a segment has up to 64 KiB. With Kafka's buffers of 64 and 100 KB the window is then often smaller than a
+  # segment, and TCP waits for 200 ms before it goes on: the system's own buffers have no such pauses.
   cat >"$d/server.properties" <<P
 process.roles=broker,controller
 node.id=$n
@@ -136,6 +138,9 @@ log.dirs=$d/data
 num.partitions=$PARTITIONS
 default.replication.factor=$RF
 min.insync.replicas=$ISR
+socket.receive.buffer.bytes=-1
+socket.send.buffer.bytes=-1
+replica.socket.receive.buffer.bytes=1048576
 unclean.leader.election.enable=false
 offsets.topic.replication.factor=$RF
 offsets.topic.num.partitions=8
