@@ -38,6 +38,7 @@ const (
 type consumer struct {
 	*Service
 	topicID   [16]byte
+	ready     chan struct{} // closed: client and admin are set; the client begins to call us before kgo.NewClient returns
 	client    *kgo.Client
 	admin     *kadm.Client
 	budget    *budget
@@ -57,7 +58,7 @@ func newConsumer(s *Service, topicID [16]byte) (*consumer, error) {
 	c := &consumer{
 		Service: s, topicID: topicID, budget: newBudget(int64(s.cfg.BufferBytes)),
 		replaced: make(chan struct{}), look: make(chan struct{}, 1), commits: make(chan struct{}, 1),
-		parts: map[int32]*partition{}, positions: map[int32]kgo.EpochOffset{}, complaint: map[string]time.Time{},
+		ready: make(chan struct{}), parts: map[int32]*partition{}, positions: map[int32]kgo.EpochOffset{}, complaint: map[string]time.Time{},
 	}
 	client, err := kgo.NewClient(append(slices.Clone(s.options),
 		kgo.ConsumerGroup(s.cfg.Group),
@@ -82,6 +83,7 @@ func newConsumer(s *Service, topicID [16]byte) (*consumer, error) {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	c.client, c.admin = client, kadm.NewClient(client)
+	close(c.ready)
 	return c, nil
 }
 
@@ -206,6 +208,7 @@ func (c *consumer) lost(_ context.Context, _ *kgo.Client, gone map[string][]int3
 
 // forget takes the partitions off the consumer.
 func (c *consumer) forget(gone map[string][]int32) []*partition {
+	<-c.ready
 	c.client.ResumeFetchPartitions(gone) // a halted partition is looked at anew wherever it comes next
 	c.guard.Lock()
 	defer c.guard.Unlock()

@@ -37,6 +37,7 @@ type session struct {
 	svc     *Service
 	eng     *engine
 	log     *slog.Logger
+	ready   chan struct{} // closed: client and admin are set; the client begins to call us before kgo.NewClient returns
 	client  *kgo.Client
 	admin   *kadm.Client
 	topic   string
@@ -57,7 +58,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	poll, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	ses := &session{
-		svc: s, eng: s.engine, log: s.log, topic: s.cfg.Kafka.Topic, topicID: topicID, ctx: work, end: end,
+		ready: make(chan struct{}), svc: s, eng: s.engine, log: s.log, topic: s.cfg.Kafka.Topic, topicID: topicID, ctx: work, end: end,
 		grace: min(drain, s.cfg.Processor.Session/2), workers: map[int32]*worker{}, stood: map[int32]int64{},
 	}
 	opts, err := kafka.Options(s.cfg.Kafka, s.Name())
@@ -71,6 +72,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	ses.client, ses.admin = client, kadm.NewClient(client)
+	close(ses.ready)
 	s.use(ses)
 	defer s.use(nil)
 	go ses.watchTopic(poll)
@@ -115,6 +117,7 @@ func (ses *session) options() []kgo.Opt {
 
 // position takes the partitions over: Postgres says where to go on, whatever Kafka's commit says.
 func (ses *session) position(ctx context.Context, committed map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	<-ses.ready
 	out := map[string]map[int32]kgo.Offset{ses.topic: {}}
 	for p, kafkas := range committed[ses.topic] {
 		ses.remove(p, 0) // of an assignment that was interrupted
@@ -218,6 +221,7 @@ func (ses *session) advised(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.
 }
 
 func (ses *session) assigned(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	<-ses.ready
 	if parts := m[ses.topic]; len(parts) > 0 {
 		ses.log.Info("partitions assigned", slog.Any("partitions", parts))
 		ses.client.UpdateFetchMaxBytes(ses.eng.budget.fetches())
