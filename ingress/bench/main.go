@@ -7,7 +7,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -78,17 +78,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	table := markdown(rows, o.rounds, o.window)
-	if o.report != "" {
-		if err := replaceTable(o.report, "ingress", table); err != nil {
-			return err
-		}
-	}
-	line, err := json.Marshal(ratios(rows))
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s\n%s\n", table, line)
-	return err
+	return benchkit.Report(out, o.report, "ingress", table, ratios(rows))
 }
 
 // contestant is a program that takes the load.
@@ -211,7 +201,7 @@ func (p contestant) face(ctx context.Context, offer offered, o *options, c *clus
 		return nil, fmt.Errorf("refused %d of %d: %s", res.refused, res.refused+res.accepted, res.firstRefusal)
 	}
 	r := &row{
-		contestant: p.name, offer: offer.name, loaded: res, memory: memoryOf(s.cmd.Process.Pid),
+		contestant: p.name, offer: offer.name, loaded: res, memory: benchkit.Memory(s.cmd.Process.Pid),
 		server: after.server - before.server, brokers: after.brokers - before.brokers, client: after.client - before.client,
 	}
 	r.foreign = after.machine - before.machine - r.server - r.brokers - r.client
@@ -222,10 +212,10 @@ type usage struct{ server, brokers, client, machine time.Duration }
 
 func look(s *server, c *cluster) (u usage, err error) {
 	var errs [4]error
-	u.server, errs[0] = cpuOf(s.cmd.Process.Pid)
+	u.server, errs[0] = benchkit.CPU(s.cmd.Process.Pid)
 	u.brokers, errs[1] = c.cpu()
-	u.client, errs[2] = cpuOf(os.Getpid())
-	u.machine, errs[3] = machineCPU()
+	u.client, errs[2] = benchkit.CPU(os.Getpid())
+	u.machine, errs[3] = benchkit.MachineCPU()
 	return u, errors.Join(errs[:]...)
 }
 

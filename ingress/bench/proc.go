@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,52 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 )
-
-// tick is the unit of /proc/PID/stat on Linux.
-const tick = 10 * time.Millisecond
-
-// cpuOf is the CPU time that a process has used.
-func cpuOf(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	user, err1 := strconv.Atoi(f[11])
-	system, err2 := strconv.Atoi(f[12])
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
-}
-
-// machineCPU is the CPU time that all processes have used.
-func machineCPU() (time.Duration, error) {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	var sum int
-	for i, f := range strings.Fields(line)[1:] {
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			return 0, err
-		}
-		if i != 3 && i != 4 && i < 8 { // idle, iowait, guests
-			sum += n
-		}
-	}
-	return time.Duration(sum) * tick, nil
-}
-
-// memoryOf is a process's resident memory in MiB.
-func memoryOf(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	pages, _ := strconv.Atoi(strings.Fields(string(b))[1])
-	return pages * os.Getpagesize() >> 20
-}
 
 // cluster is three brokers, run by scripts/kafka-cluster.sh.
 type cluster struct {
@@ -111,7 +67,7 @@ func (c *cluster) run(ctx context.Context, command string) error {
 
 func (c *cluster) cpu() (sum time.Duration, err error) {
 	for _, pid := range c.pids {
-		d, err := cpuOf(pid)
+		d, err := benchkit.CPU(pid)
 		if err != nil {
 			return 0, err
 		}

@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 )
 
 func (r *row) perSecond() float64 { return float64(r.accepted) / r.seconds }
@@ -39,11 +40,7 @@ func spread(rows []row, contestant, offer string, of func(*row) float64) (median
 			v = append(v, of(&rows[i]))
 		}
 	}
-	if len(v) == 0 {
-		return 0, 0, 0
-	}
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2, v[0], v[len(v)-1]
+	return benchkit.Spread(v)
 }
 
 func names(rows []row) []string {
@@ -102,19 +99,4 @@ func ratios(rows []row) map[string]map[string]float64 {
 		}
 	}
 	return all
-}
-
-// replaceTable puts the table between its marks in a document.
-func replaceTable(file, mark, table string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	begin, end := "<!-- "+mark+": made by make bench-"+mark+" -->\n", "<!-- end of "+mark+" -->"
-	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for the table: %q … %q", file, begin, end)
-	}
-	return os.WriteFile(file, []byte(head+begin+"\n"+table+"\n"+end+tail), 0o644)
 }

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/run"
@@ -68,17 +68,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	table := markdown(rows, o.rounds, o.events)
-	if o.report != "" {
-		if err := replaceTable(o.report, "processor", table); err != nil {
-			return err
-		}
-	}
-	line, err := json.Marshal(ratios(rows))
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s\n%s\n", table, line)
-	return err
+	return benchkit.Report(out, o.report, "processor", table, ratios(rows))
 }
 
 // row is one measurement: of the events behind the warm-up.

@@ -3,10 +3,10 @@ package main
 import (
 	"fmt"
 	"math"
-	"os"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 )
 
 func (r *row) perSecond() float64 { return float64(r.events) / r.took.Seconds() }
@@ -40,11 +40,7 @@ func spread(rows []row, contestant string, of func(*row) float64) (median, least
 			v = append(v, of(&rows[i]))
 		}
 	}
-	if len(v) == 0 {
-		return 0, 0, 0
-	}
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2, v[0], v[len(v)-1]
+	return benchkit.Spread(v)
 }
 
 func markdown(rows []row, rounds, events int) string {
@@ -88,19 +84,4 @@ func ratios(rows []row) map[string]float64 {
 		}
 	}
 	return all
-}
-
-// replaceTable puts the table between its marks in a document.
-func replaceTable(file, mark, table string) error {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	begin, end := "<!-- "+mark+": made by make bench-"+mark+" -->\n", "<!-- end of "+mark+" -->"
-	head, rest, ok := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for the table: %q … %q", file, begin, end)
-	}
-	return os.WriteFile(file, []byte(head+begin+"\n"+table+"\n"+end+tail), 0o644)
 }
