@@ -144,26 +144,17 @@ const haltedCheck = 2 * time.Second
 // errFilled ends a session: the records that were missing have been taken from the archive.
 var errFilled = errors.New("a halted partition can go on: its position has been moved into the log")
 
-// watchHalted ends the session when a halted partition's position has been moved to where the log is.
-func (ses *session) watchHalted(ctx context.Context) {
-	tick := time.NewTicker(haltedCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		p, err := ses.filled(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			ses.log.Debug("halted partitions could not be looked at", slog.Any("error", err))
-		case err == nil && p >= 0:
-			ses.log.Info("a halted partition can go on: joining the group again", slog.Int("partition", int(p)))
-			ses.end(errFilled)
-			return
-		}
+// checkHalted says when a halted partition's position has been moved to where the log is.
+func (ses *session) checkHalted(ctx context.Context) error {
+	p, err := ses.filled(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		ses.log.Debug("halted partitions could not be looked at", slog.Any("error", err))
+	case err == nil && p >= 0:
+		ses.log.Info("a halted partition can go on: joining the group again", slog.Int("partition", int(p)))
+		return errFilled
 	}
+	return nil
 }
 
 // filled returns a halted partition whose position has moved to the log's start or behind it; -1: none.

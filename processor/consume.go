@@ -75,10 +75,10 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	close(ses.ready)
 	s.use(ses)
 	defer s.use(nil)
-	go ses.watchTopic(poll)
-	go ses.watchPositions(poll)
-	go ses.watchFetches(poll)
-	go ses.watchHalted(poll)
+	go ses.every(poll, topicCheck, ses.checkTopic)
+	go ses.every(poll, positionCheck, ses.checkPositions)
+	go ses.every(poll, topicCheck, ses.checkFetches())
+	go ses.every(poll, haltedCheck, ses.checkHalted)
 	ses.poll(poll)
 	closing := s.dog.watch("the consumer")
 	defer s.dog.forget(closing)
@@ -348,9 +348,9 @@ func (ses *session) halt(p int32, why *lostError) {
 	}
 }
 
-// watchTopic ends the session when the topic is no longer the one whose position is kept.
-func (ses *session) watchTopic(ctx context.Context) {
-	tick := time.NewTicker(topicCheck)
+// every calls check each d until ctx ends; its first error ends the session.
+func (ses *session) every(ctx context.Context, d time.Duration, check func(context.Context) error) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {
 		select {
@@ -358,15 +358,23 @@ func (ses *session) watchTopic(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		tctx, cancel := context.WithTimeout(ctx, topicCheck)
-		id, err := kafka.TopicID(tctx, ses.client, ses.topic)
-		cancel()
-		if ctx.Err() == nil {
-			ses.svc.report(onKafka, err)
-		}
-		if errors.Is(err, kafka.ErrNoTopic) || err == nil && id != ses.topicID {
-			ses.end(errTopicChanged)
+		if err := check(ctx); err != nil {
+			ses.end(err)
 			return
 		}
 	}
+}
+
+// checkTopic says when the topic is no longer the one whose position is kept.
+func (ses *session) checkTopic(ctx context.Context) error {
+	tctx, cancel := context.WithTimeout(ctx, topicCheck)
+	defer cancel()
+	id, err := kafka.TopicID(tctx, ses.client, ses.topic)
+	if ctx.Err() == nil {
+		ses.svc.report(onKafka, err)
+	}
+	if errors.Is(err, kafka.ErrNoTopic) || err == nil && id != ses.topicID {
+		return errTopicChanged
+	}
+	return nil
 }

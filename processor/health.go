@@ -201,28 +201,21 @@ func stacks() []byte {
 // errNoFetches ends a session whose client brings nothing although there is something.
 var errNoFetches = errors.New("Kafka has records, and none comes")
 
-// watchFetches begins the session anew, with a new client, when partitions wait for records that are there.
-func (ses *session) watchFetches(ctx context.Context) {
-	if ses.eng.gapsOK {
-		return // the end of a compacted log may hold no record
-	}
+// checkFetches makes the check that says when partitions wait for records that are there: a new session has a new client.
+func (ses *session) checkFetches() func(context.Context) error {
 	type waiting struct {
 		next   int64
 		checks int
 	}
 	seen := map[int32]waiting{}
 	patience := max(2, int(2*ses.svc.dog.patience/topicCheck)+1)
-	tick := time.NewTicker(topicCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	return func(ctx context.Context) error {
+		if ses.eng.gapsOK {
+			return nil // the end of a compacted log may hold no record
 		}
 		tctx, cancel := context.WithTimeout(ctx, topicCheck)
+		defer cancel()
 		ends, err := ses.admin.ListEndOffsets(tctx, ses.topic)
-		cancel()
 		now := map[int32]waiting{}
 		for p, next := range ses.thirsting() {
 			end, ok := ends.Lookup(ses.topic, p)
@@ -235,11 +228,11 @@ func (ses *session) watchFetches(ctx context.Context) {
 			}
 			if now[p].checks > patience {
 				ses.log.Error("records are not fetched: joining the group again", slog.Int("partition", int(p)), slog.Int64("next_offset", next))
-				ses.end(errNoFetches)
-				return
+				return errNoFetches
 			}
 		}
 		seen = now
+		return nil
 	}
 }
 

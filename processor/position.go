@@ -10,28 +10,19 @@ import (
 
 const positionCheck = 5 * time.Second
 
-// watchPositions ends the session when Postgres no longer has what a worker has committed: a standby that lagged took
-// over, or another owner. A worker with records finds that out by itself; one without would leave what was lost unread.
-func (ses *session) watchPositions(ctx context.Context) {
-	tick := time.NewTicker(positionCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if err := ses.checkPositions(ctx); err != nil && ctx.Err() == nil {
-			ses.eng.metrics.fenced.Inc()
-			ses.log.Warn("the stored positions are not ours: joining the group again", slog.Any("error", err))
-			ses.end(err)
-			return
-		}
+// checkPositions says when Postgres no longer has what a worker has committed: a standby that lagged took over, or another
+// owner. A worker with records finds that out by itself; one without would leave what was lost unread.
+func (ses *session) checkPositions(ctx context.Context) error {
+	err := ses.comparePositions(ctx)
+	if err != nil && ctx.Err() == nil {
+		ses.eng.metrics.fenced.Inc()
+		ses.log.Warn("the stored positions are not ours: joining the group again", slog.Any("error", err))
 	}
+	return err
 }
 
-// checkPositions returns ErrMoved or ErrFenced; nil also when Postgres does not answer.
-func (ses *session) checkPositions(ctx context.Context) error {
+// comparePositions returns ErrMoved or ErrFenced; nil also when Postgres does not answer.
+func (ses *session) comparePositions(ctx context.Context) error {
 	type mark struct {
 		w    *worker
 		next int64

@@ -120,6 +120,20 @@ func (a *app) database(ctx context.Context, cfg *settings.File) (*pgxpool.Pool, 
 	return db, nil
 }
 
+// onDatabase calls f with the configuration's database.
+func (a *app) onDatabase(ctx context.Context, f func(*pgxpool.Pool, *settings.File) error, need ...settings.Section) error {
+	cfg, err := a.load(append(need, settings.NeedPostgres)...)
+	if err != nil {
+		return err
+	}
+	db, err := a.database(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return f(db, cfg)
+}
+
 // eventView is an event as JSON: what Postgres has of it, with readable digests.
 type eventView struct {
 	inspect.Event
@@ -139,19 +153,14 @@ func (a *app) listEvents(ctx context.Context, f eventFlags) error {
 	if f.limit < 0 {
 		return fmt.Errorf("%w: --limit must not be negative", run.ErrUsage)
 	}
-	cfg, err := a.load(settings.NeedPostgres)
-	if err != nil {
-		return err
-	}
-	db, err := a.database(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	return a.onDatabase(ctx, func(db *pgxpool.Pool, _ *settings.File) error { return a.printEvents(ctx, db, filter, f.limit) })
+}
+
+func (a *app) printEvents(ctx context.Context, db *pgxpool.Pool, filter inspect.Filter, limit int) error {
 	list := a.newList("RECEIVED", "SOURCE", "EVENT", "TYPE", "STATUS", "DELIVERIES", "PARTITION/OFFSET")
-	for left := f.limit; ; {
+	for left := limit; ; {
 		filter.Limit = listPage
-		if f.limit > 0 {
+		if limit > 0 {
 			filter.Limit = min(listPage, left)
 		}
 		found, err := inspect.Events(ctx, db, filter)
@@ -165,7 +174,7 @@ func (a *app) listEvents(ctx context.Context, f eventFlags) error {
 			return err
 		}
 		left -= len(found)
-		if len(found) < filter.Limit || f.limit > 0 && left == 0 {
+		if len(found) < filter.Limit || limit > 0 && left == 0 {
 			return list.end()
 		}
 		filter.Before = found[len(found)-1].Cursor
@@ -177,15 +186,10 @@ func (a *app) tailEvents(ctx context.Context, f eventFlags) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := a.load(settings.NeedPostgres)
-	if err != nil {
-		return err
-	}
-	db, err := a.database(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	return a.onDatabase(ctx, func(db *pgxpool.Pool, _ *settings.File) error { return a.follow(ctx, db, filter) })
+}
+
+func (a *app) follow(ctx context.Context, db *pgxpool.Pool, filter inspect.Filter) error {
 	tail, err := inspect.Tail(ctx, db, filter)
 	if err != nil {
 		return err
@@ -261,15 +265,10 @@ type archiveView struct {
 }
 
 func (a *app) showEvent(ctx context.Context, source, id string) error {
-	cfg, err := a.load(settings.NeedPostgres, settings.NeedArchive)
-	if err != nil {
-		return err
-	}
-	db, err := a.database(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+	return a.onDatabase(ctx, func(db *pgxpool.Pool, cfg *settings.File) error { return a.printWay(ctx, db, cfg, source, id) }, settings.NeedArchive)
+}
+
+func (a *app) printWay(ctx context.Context, db *pgxpool.Pool, cfg *settings.File, source, id string) (err error) {
 	if source == "" {
 		if source, err = sourceOf(ctx, db, id); err != nil {
 			return err

@@ -68,20 +68,6 @@ func (a *app) listJobs(ctx context.Context, open bool, limit int) error {
 	})
 }
 
-// onDatabase calls f with the configuration's database.
-func (a *app) onDatabase(ctx context.Context, f func(*pgxpool.Pool, *settings.File) error, need ...settings.Section) error {
-	cfg, err := a.load(append(need, settings.NeedPostgres)...)
-	if err != nil {
-		return err
-	}
-	db, err := a.database(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	return f(db, cfg)
-}
-
 func number(text string) (int64, error) {
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id < 1 {
