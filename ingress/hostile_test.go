@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,20 +111,12 @@ func TestHostileHTTP1(t *testing.T) {
 	t.Run("garbage", func(t *testing.T) { a.garbage(t) })
 
 	a.good(t, 3)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	require.NoError(t, err)
-	_, peak, _ := strings.Cut(string(status), "VmHWM:")
-	peak, _, _ = strings.Cut(peak, "\n")
-	t.Logf("memory at its highest:%s", peak)
-	var kib int64
-	_, err = fmt.Sscan(peak, &kib)
-	require.NoError(t, err)
-	require.Less(t, kib<<10, int64(hostileMemory))
-	require.EqualValues(t, a.seq, p.metric(`catchment_ingress_ack_seconds_count`), "only the genuine ones were enqueued")
-	require.Zero(t, p.metric(`catchment_ingress_requests_total{outcome="internal_error",source="stripe"}`))
-	log, err := os.ReadFile(p.log)
-	require.NoError(t, err)
-	require.NotContains(t, string(log), "panic")
+	_, peak := p.Memory()
+	t.Logf("memory at its highest: %d MiB", peak>>20)
+	require.Less(t, peak, int64(hostileMemory))
+	require.EqualValues(t, a.seq, p.Metric(`catchment_ingress_ack_seconds_count`), "only the genuine ones were enqueued")
+	require.Zero(t, p.Metric(`catchment_ingress_requests_total{outcome="internal_error",source="stripe"}`))
+	require.NotContains(t, p.Log(), "panic")
 }
 
 // slow opens 10,000 connections that send nothing, a part of a head, or a body byte by byte, and some that do not
@@ -299,10 +290,10 @@ func TestFloodWithoutKafka(t *testing.T) {
 	p.start()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 	fault := cluster.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
-	calm := p.metric("go_goroutines")
+	calm := p.Metric("go_goroutines")
 	var next atomic.Int64
 	overloaded := func() bool {
-		return p.metric(`catchment_ingress_requests_total{outcome="overloaded",source="stripe"}`) > 200
+		return p.Metric(`catchment_ingress_requests_total{outcome="overloaded",source="stripe"}`) > 200
 	}
 	stop := make(chan struct{})
 	var senders sync.WaitGroup
@@ -333,16 +324,16 @@ func TestFloodWithoutKafka(t *testing.T) {
 		})
 	}
 	require.Eventually(t, overloaded, 60*time.Second, 200*time.Millisecond)
-	t.Logf("%d deliveries: %.1f MiB held, memory %d MiB", next.Load(), p.metric("catchment_ingress_inflight_bytes")/(1<<20), p.rss()>>20)
-	require.LessOrEqual(t, p.metric("catchment_ingress_inflight_bytes"), float64(16<<20))
+	t.Logf("%d deliveries: %.1f MiB held, memory %d MiB", next.Load(), p.Metric("catchment_ingress_inflight_bytes")/(1<<20), p.rss()>>20)
+	require.LessOrEqual(t, p.Metric("catchment_ingress_inflight_bytes"), float64(16<<20))
 	require.Less(t, p.rss(), int64(128<<20))
 	close(stop)
 	senders.Wait()
 	fault.Remove()
 	client.CloseIdleConnections()
 	http.DefaultClient.CloseIdleConnections()
-	require.Eventually(t, func() bool { return p.metric("catchment_ingress_inflight_bytes") == 0 }, 60*time.Second, 100*time.Millisecond)
-	require.Eventually(t, func() bool { return p.metric("go_goroutines") < calm+100 }, 30*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return p.Metric("catchment_ingress_inflight_bytes") == 0 }, 60*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return p.Metric("go_goroutines") < calm+100 }, 30*time.Second, 100*time.Millisecond)
 }
 
 // TestHostileHTTP2 (R49) floods the program with resets, continuations, settings and streams that wait.

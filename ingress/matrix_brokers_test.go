@@ -80,7 +80,7 @@ func TestR05AllBrokersDown(t *testing.T) {
 		for range 12 {
 			pause(250 * time.Millisecond)
 			rss[half] = max(rss[half], float64(p.rss())/(1<<20))
-			goroutines[half] = max(goroutines[half], p.metric("go_goroutines"))
+			goroutines[half] = max(goroutines[half], p.Metric("go_goroutines"))
 		}
 	}
 	t.Logf("RSS %.0f MiB, then %.0f MiB; goroutines %.0f, then %.0f; answers %s", rss[0], rss[1], goroutines[0], goroutines[1], l.summary())
@@ -88,7 +88,7 @@ func TestR05AllBrokersDown(t *testing.T) {
 	require.Less(t, rss[1], rss[0]+16)
 	require.Less(t, rss[1], 256.0)
 	require.Less(t, goroutines[1], goroutines[0]+64)
-	require.True(t, p.ready(), "an outage of Kafka is no reason to leave the load balancer")
+	require.True(t, p.Ready(), "an outage of Kafka is no reason to leave the load balancer")
 
 	cluster.StartAll(0, 1, 2)
 	l.more(200)

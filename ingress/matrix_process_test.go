@@ -29,19 +29,19 @@ func TestR01KilledAtEveryStage(t *testing.T) {
 	}{
 		"the body is being read": {"5ms", func(w *stage, seq int) {
 			w.p.connect(seq).write(10)
-			w.eventually(func() bool { return w.p.metric("catchment_ingress_inflight_bytes") > 0 })
-			require.Zero(t, w.p.metric("catchment_ingress_verified_total")-w.verified)
+			w.eventually(func() bool { return w.p.Metric("catchment_ingress_inflight_bytes") > 0 })
+			require.Zero(t, w.p.Metric("catchment_ingress_verified_total")-w.verified)
 		}, false},
 		"verified and buffered": {"25s", func(w *stage, seq int) {
 			asked := w.cluster.Fake().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
 			w.p.connect(seq).write(0)
-			w.eventually(func() bool { return w.p.metric("catchment_ingress_verified_total") > w.verified })
+			w.eventually(func() bool { return w.p.Metric("catchment_ingress_verified_total") > w.verified })
 			require.Zero(t, asked.Hits(), "the record has not left the program")
 		}, false},
 		"on its way to Kafka": {"0s", func(w *stage, seq int) {
 			w.cluster.WireAll(kafkatest.BlackHole)
 			w.p.connect(seq).write(0)
-			w.eventually(func() bool { return w.p.metric("catchment_ingress_verified_total") > w.verified })
+			w.eventually(func() bool { return w.p.Metric("catchment_ingress_verified_total") > w.verified })
 			require.Equal(t, w.written, w.inLog())
 		}, false},
 		"acknowledged, and the answer is not there yet": {"0s", func(w *stage, seq int) {
@@ -66,14 +66,14 @@ func TestR01KilledAtEveryStage(t *testing.T) {
 			if c.linger != "25s" {
 				l.deliver(1) // the connections that a later break hits are there
 			}
-			w.verified, w.written = w.p.metric("catchment_ingress_verified_total"), w.inLog()
+			w.verified, w.written = w.p.Metric("catchment_ingress_verified_total"), w.inLog()
 			c.reach(w, 2)
-			w.p.kill()
+			w.p.Kill()
 			w.cluster.WireAll(kafkatest.Open)
 
-			text, err := os.ReadFile(w.p.config)
+			text, err := os.ReadFile(w.p.Config)
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(w.p.config, []byte(strings.Replace(string(text), "25s", "0s", 1)), 0o600))
+			require.NoError(t, os.WriteFile(w.p.Config, []byte(strings.Replace(string(text), "25s", "0s", 1)), 0o600))
 			w.p.start()
 			l.deliver(2)
 			h := &harness{t: t, kafka: w.cluster, topic: w.topic}
@@ -119,7 +119,7 @@ func TestR01KilledUnderLoad(t *testing.T) {
 	for range 6 {
 		l.more(30)
 		pause(time.Duration(rand.IntN(50)) * time.Millisecond)
-		p.kill()
+		p.Kill()
 		p.start()
 	}
 	l.more(30)
@@ -165,12 +165,12 @@ func TestR02RollingUpdate(t *testing.T) {
 			stopped := make(chan struct{})
 			go func() { // the balancer
 				defer close(stopped)
-				for p.ready() {
+				for p.Ready() {
 					pause(5 * time.Millisecond)
 				}
 				open[i].Store(false)
 			}()
-			p.stop()
+			p.Stop()
 			<-stopped
 			p.start()
 			open[i].Store(true)
@@ -196,7 +196,7 @@ func TestR02StopUnderLoad(t *testing.T) {
 	l.once = true
 	l.run(16)
 	l.more(200)
-	p.stop()
+	p.Stop()
 	l.end()
 	h := &harness{t: t, kafka: cluster, topic: topic}
 	l.requireHonest(h.records())

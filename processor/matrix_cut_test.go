@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -37,16 +35,16 @@ func TestR16PausedPastItsSession(t *testing.T) {
 			if point == failpoint.AfterPoll {
 				open = w.shut() // so that none of what it has polled is written when it stops
 			}
-			paused.start(fmt.Sprintf("%s=%s=stop@1", failpoint.Env, point))
-			require.True(t, waitFor(paused.stands), "it did not stop at %s", point)
+			paused.Start(fmt.Sprintf("%s=%s=stop@1", failpoint.Env, point))
+			require.True(t, waitFor(paused.Stands), "it did not stop at %s", point)
 			open()
 			heir := w.start()
 			w.settled()
-			require.NoError(t, paused.cmd.Process.Signal(syscall.SIGCONT))
+			paused.Signal(syscall.SIGCONT)
 			if point == failpoint.AfterPoll { // with an open transaction, its session has been ended
 				// Which is first, Postgres' refusal or Kafka's? TestR17CutFromKafka and TestZombieIsFenced hold the fence alone.
 				require.True(t, waitFor(func() bool {
-					return paused.metric("catchment_processor_fenced_total") >= 1 || paused.said("partitions lost") > 0
+					return paused.Metric("catchment_processor_fenced_total") >= 1 || paused.Said("partitions lost") > 0
 				}), "nothing was refused")
 			}
 			w.send(60)
@@ -54,7 +52,7 @@ func TestR16PausedPastItsSession(t *testing.T) {
 			heir.stop() // and the one that stood still is a member again
 			w.send(60)
 			w.settled()
-			paused.stop()
+			paused.Stop()
 			w.check()
 		})
 	}
@@ -76,13 +74,6 @@ func (w *traffic) shut() (open func()) {
 	_, err = gate.Exec(context.Background(), `UPDATE gate SET id = 1`)
 	require.NoError(w.t, err)
 	return func() { require.NoError(w.t, gate.Rollback(context.Background())) }
-}
-
-// stands says whether the program is stopped.
-func (p *process) stands() bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	_, state, _ := strings.Cut(string(stat), ") ")
-	return err == nil && strings.HasPrefix(state, "T")
 }
 
 // link is a network to Kafka that can be cut: what is written is lost, and nothing is read.

@@ -46,14 +46,14 @@ func killAt(w *traffic, program string, point failpoint.Point, kills int, rng *r
 	p := w.process(program)
 	for n := range kills {
 		w.send(40)
-		p.start(fmt.Sprintf("%s=%s=kill@%d", failpoint.Env, point, 1+rng.IntN(2)))
-		require.True(w.t, waitFor(func() bool { w.send(2); return p.ended() }), "%s was not passed", point)
-		require.Equal(w.t, syscall.SIGKILL, p.killedBy(), point)
-		require.Equal(w.t, n+1, p.said("failpoint: "+string(point)), point)
+		p.Start(fmt.Sprintf("%s=%s=kill@%d", failpoint.Env, point, 1+rng.IntN(2)))
+		require.True(w.t, waitFor(func() bool { w.send(2); return p.Ended() }), "%s was not passed", point)
+		require.Equal(w.t, syscall.SIGKILL, p.KilledBy(), point)
+		require.Equal(w.t, n+1, p.Said("failpoint: "+string(point)), point)
 	}
-	p.start()
+	p.Start()
 	w.settled()
-	p.stop()
+	p.Stop()
 	w.check()
 }
 

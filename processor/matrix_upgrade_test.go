@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -24,17 +25,17 @@ func TestR36RollingUpgrade(t *testing.T) {
 	})
 	c, d := w.process(next), w.process(next)
 	// under load: what is under way when one leaves is finished by the other
-	replace := func(old, new *process) {
+	replace := func(old, new *proctest.Process) {
 		t.Helper()
 		w.send(60)
-		new.start()
+		new.Start()
 		w.send(60)
-		old.stop()
+		old.Stop()
 		w.send(60)
 		w.settled()
 	}
-	a.start()
-	b.start()
+	a.Start()
+	b.Start()
 	w.send(60)
 	w.settled()
 	for _, sql := range []string{
@@ -50,8 +51,8 @@ func TestR36RollingUpgrade(t *testing.T) {
 	require.Positive(t, w.count(`SELECT count(*) FROM notes`))
 	replace(c, a) // and back
 	replace(d, b)
-	a.stop()
-	b.stop()
+	a.Stop()
+	b.Stop()
 	w.check()
 	require.Equal(t, w.count(`SELECT count(DISTINCT event_id) FROM notes`), w.count(`SELECT count(*) FROM notes`))
 }

@@ -50,7 +50,7 @@ var walls = []wall{
 }
 
 const (
-	testHelpersPaths = `pkg/kafka/kafkatest|pkg/pgtest|pkg/s3test|pkg/redistest|pkg/internal/parts`
+	testHelpersPaths = `pkg/kafka/kafkatest|pkg/pgtest|pkg/s3test|pkg/redistest|pkg/proctest|pkg/internal/parts`
 	testHelpers      = `^pkg/internal/parts|(^|/)[a-z0-9]+test$`
 )
 
