@@ -1,4 +1,4 @@
-// Package archiver keeps every record of the events topic in object storage. Kafka's records come in and gapless,
+// Package archiver keeps every record of the topics of deliveries and of results in object storage. Kafka's records come in and gapless,
 // chained segments go out; a partition's offset is committed after its segment and checkpoint are durable. It must
 // never overwrite, skip or drop a record: where that cannot be kept it stops the partition and says so.
 package archiver
@@ -17,7 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
+	"github.com/catchment-dev/catchment/archiver/internal/layout"
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
+	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -34,9 +36,6 @@ const askTime = 15 * time.Second
 // notReadyAfter is how long the store may fail before the archiver says that it is not ready.
 const notReadyAfter = 30 * time.Second
 
-// errTopicReplaced ends a session: the topic was deleted and made again.
-var errTopicReplaced = errors.New("the topic was deleted and made again")
-
 // Service is the archiver. It implements run.Service.
 type Service struct {
 	kafka   settings.Kafka
@@ -47,12 +46,12 @@ type Service struct {
 	writer  string // UUID of this process, in every segment's footer
 	log     *slog.Logger
 	metrics *metrics
+	budget  *budget
+	streams []*stream // of deliveries, and of results if they are published
 
-	mu       sync.Mutex
-	starting string    // what it waits for; empty when it runs
-	failing  time.Time // since when the store fails; zero when it does not
-	failure  error
-	current  *consumer
+	mu      sync.Mutex
+	failing time.Time // since when the store fails; zero when it does not
+	failure error
 }
 
 // New returns the archiver of a configuration. It connects to nothing. The error is one of the configuration.
@@ -75,7 +74,12 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 	}
 	s := &Service{
 		kafka: cfg.Kafka, cfg: cfg.Archiver, options: options, store: store, key: key,
-		writer: uuid.NewString(), log: log.With(slog.String("service", "archiver")), starting: "not started",
+		writer: uuid.NewString(), log: log.With(slog.String("service", "archiver")),
+		budget: &budget{limit: int64(cfg.Archiver.BufferBytes)},
+	}
+	s.addStream(layout.Events, cfg.Kafka.Topic, cfg.Archiver.Group, row.From)
+	if results := cfg.Kafka.Results(); results != "" {
+		s.addStream(layout.Results, results, cfg.Archiver.ResultsGroup(), row.FromResult)
 	}
 	s.metrics, err = newMetrics(reg, s)
 	return s, err
@@ -85,19 +89,23 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 func (s *Service) Name() string { return "archiver" }
 
 // Ready says what keeps the archiver from its work: it is starting or stopping, the store has failed for a while, or a
-// partition is halted and waits for a person.
+// partition is halted and waits for a person. A topic of results that is not there yet is no reason.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.starting != "":
-		return errors.New("archiver: " + s.starting)
-	case !s.failing.IsZero() && time.Since(s.failing) > notReadyAfter:
-		return fmt.Errorf("archiver: the store has failed since %s: %w", s.failing.UTC().Format(time.RFC3339), s.failure)
-	case s.current != nil:
-		return s.current.halted()
+	if starting := s.streams[0].starting; starting != "" {
+		return errors.New("archiver: " + starting)
 	}
-	return nil
+	if !s.failing.IsZero() && time.Since(s.failing) > notReadyAfter {
+		return fmt.Errorf("archiver: the store has failed since %s: %w", s.failing.UTC().Format(time.RFC3339), s.failure)
+	}
+	var halted error
+	for _, st := range s.streams {
+		if st.current != nil {
+			halted = errors.Join(halted, st.current.halted())
+		}
+	}
+	return halted
 }
 
 // Run archives until ctx ends, then closes the open segments within archiver.drain_timeout. It returns an error only
@@ -107,12 +115,11 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.proveStore(ctx); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
-		err := s.session(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.log.Warn("consuming starts anew", slog.Any("reason", err))
-		}
+	var streams sync.WaitGroup
+	for _, st := range s.streams {
+		streams.Go(func() { st.run(ctx) })
 	}
+	streams.Wait()
 	return nil
 }
 
@@ -131,47 +138,30 @@ func (s *Service) proveStore(ctx context.Context) error {
 	return unsafe
 }
 
-// session consumes one incarnation of the topic.
-func (s *Service) session(ctx context.Context) error {
-	s.wait("waiting for Kafka and topic " + s.kafka.Topic)
-	id, err := s.waitForTopic(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := newConsumer(s, id)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.starting, s.current = "", c
-	s.mu.Unlock()
-	err = c.run(ctx)
-	s.mu.Lock()
-	s.current = nil
-	s.mu.Unlock()
-	return err
-}
-
-func (s *Service) waitForTopic(ctx context.Context) (id [16]byte, err error) {
-	cl, err := kgo.NewClient(s.options...)
-	if err != nil {
-		return id, fmt.Errorf("kafka: %w", err)
-	}
-	defer cl.Close()
-	err = s.retry(ctx, "find the topic", func() error {
-		ctx, cancel := context.WithTimeout(ctx, askTime)
-		defer cancel()
-		var err error
-		id, err = kafka.TopicID(ctx, cl, s.kafka.Topic)
-		return err
-	})
-	return id, err
-}
-
 func (s *Service) wait(reason string) {
+	for _, st := range s.streams {
+		st.wait(reason)
+	}
+}
+
+// consumers returns those that run.
+func (s *Service) consumers() (cs []*consumer) {
 	s.mu.Lock()
-	s.starting = reason
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if st.current != nil {
+			cs = append(cs, st.current)
+		}
+	}
+	return cs
+}
+
+// allPartitions returns those of all topics.
+func (s *Service) allPartitions() (parts []*partition) {
+	for _, c := range s.consumers() {
+		parts = append(parts, c.partitions()...)
+	}
+	return parts
 }
 
 // retry calls try until it returns nil or ctx ends; then it returns ctx's error.

@@ -1,24 +1,60 @@
 package archiver
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// budget counts the bytes that wait to be archived. It does not block: who adds asks first whether it is full.
+// budget counts the bytes that wait to be archived, of all topics. It does not block: who adds asks first whether it is
+// full.
 type budget struct {
 	limit int64
 	used  atomic.Int64
-	freed chan struct{} // signalled when bytes were given back
-}
+	freed []chan struct{} // one a topic, signalled when bytes were given back
 
-func newBudget(limit int64) *budget {
-	return &budget{limit: limit, freed: make(chan struct{}, 1)}
+	guard   sync.Mutex
+	pressed *partition // closes its segment because memory is short
 }
 
 func (b *budget) add(bytes int64) {
 	b.used.Add(bytes)
 	if bytes < 0 {
-		signal(b.freed)
+		b.tell()
+	}
+}
+
+func (b *budget) tell() {
+	for _, ch := range b.freed {
+		signal(ch)
 	}
 }
 
 func (b *budget) full() bool  { return b.used.Load() >= b.limit }
 func (b *budget) load() int64 { return b.used.Load() }
+
+// press makes the partition with the largest open segment close it. One at a time.
+func (b *budget) press(parts []*partition) {
+	b.guard.Lock()
+	defer b.guard.Unlock()
+	if b.pressed != nil {
+		return
+	}
+	for _, p := range parts {
+		if p.open.Load() > 0 && (b.pressed == nil || p.open.Load() > b.pressed.open.Load()) {
+			b.pressed = p
+		}
+	}
+	if b.pressed != nil {
+		signal(b.pressed.pressed)
+	}
+}
+
+// relieved says that p has no open segment any more.
+func (b *budget) relieved(p *partition) {
+	b.guard.Lock()
+	if b.pressed == p {
+		b.pressed = nil
+	}
+	b.guard.Unlock()
+	b.tell()
+}

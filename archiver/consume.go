@@ -36,12 +36,11 @@ const (
 // consumer archives one incarnation of the topic, as a member of the group. Each partition that it is assigned has a
 // goroutine of its own, which alone makes and stores that partition's segments.
 type consumer struct {
-	*Service
+	*stream
 	topicID   [16]byte
 	ready     chan struct{} // closed: client and admin are set; the client begins to call us before kgo.NewClient returns
 	client    *kgo.Client
 	admin     *kadm.Client
-	budget    *budget
 	retention atomic.Int64 // of the topic, in nanoseconds; negative: without end; 0: not known yet
 	replaced  chan struct{}
 	look      chan struct{} // look at the topic now
@@ -50,19 +49,18 @@ type consumer struct {
 	guard     sync.Mutex
 	parts     map[int32]*partition
 	positions map[int32]kgo.EpochOffset // archived, not yet committed
-	pressed   *partition                // closes its segment because memory is short
 	complaint map[string]time.Time      // when which fetch error was logged
 }
 
-func newConsumer(s *Service, topicID [16]byte) (*consumer, error) {
+func newConsumer(s *stream, topicID [16]byte) (*consumer, error) {
 	c := &consumer{
-		Service: s, topicID: topicID, budget: newBudget(int64(s.cfg.BufferBytes)),
+		stream: s, topicID: topicID,
 		replaced: make(chan struct{}), look: make(chan struct{}, 1), commits: make(chan struct{}, 1),
 		ready: make(chan struct{}), parts: map[int32]*partition{}, positions: map[int32]kgo.EpochOffset{}, complaint: map[string]time.Time{},
 	}
 	client, err := kgo.NewClient(append(slices.Clone(s.options),
-		kgo.ConsumerGroup(s.cfg.Group),
-		kgo.ConsumeTopics(s.kafka.Topic),
+		kgo.ConsumerGroup(s.group),
+		kgo.ConsumeTopics(s.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(s.cfg.Session),
 		kgo.HeartbeatInterval(s.cfg.Session/3),
@@ -121,40 +119,20 @@ func (c *consumer) run(parent context.Context) error {
 // waitForRoom blocks while too many bytes are held: nothing is polled, and Kafka keeps the rest. false: ctx has ended.
 func (c *consumer) waitForRoom(ctx context.Context) bool {
 	for c.budget.full() && ctx.Err() == nil {
-		c.press()
+		c.budget.press(c.allPartitions())
 		select {
 		case <-ctx.Done():
-		case <-c.budget.freed:
+		case <-c.freed:
 		}
 	}
 	return ctx.Err() == nil
 }
 
-// press makes the partition with the largest open segment close it. One at a time.
-func (c *consumer) press() {
+// partitions returns those that are assigned.
+func (c *consumer) partitions() []*partition {
 	c.guard.Lock()
 	defer c.guard.Unlock()
-	if c.pressed != nil {
-		return
-	}
-	for _, p := range c.parts {
-		if p.open.Load() > 0 && (c.pressed == nil || p.open.Load() > c.pressed.open.Load()) {
-			c.pressed = p
-		}
-	}
-	if c.pressed != nil {
-		signal(c.pressed.pressed)
-	}
-}
-
-// relieved says that p has no open segment any more.
-func (c *consumer) relieved(p *partition) {
-	c.guard.Lock()
-	if c.pressed == p {
-		c.pressed = nil
-	}
-	c.guard.Unlock()
-	signal(c.budget.freed)
+	return slices.Collect(maps.Values(c.parts))
 }
 
 // handOut gives each partition its records. Errors come first: after some of them records must not be taken.
@@ -213,7 +191,7 @@ func (c *consumer) forget(gone map[string][]int32) []*partition {
 	c.guard.Lock()
 	defer c.guard.Unlock()
 	parts := map[int32]*partition{}
-	for _, number := range gone[c.kafka.Topic] {
+	for _, number := range gone[c.topic] {
 		if p := c.parts[number]; p != nil {
 			parts[number] = p
 		}
@@ -226,9 +204,6 @@ func (c *consumer) take(parts map[int32]*partition) []*partition {
 	for number, p := range parts {
 		out = append(out, p)
 		delete(c.parts, number)
-		if c.pressed == p {
-			c.pressed = nil
-		}
 	}
 	return out
 }
@@ -262,8 +237,8 @@ var closed = func() chan time.Time { ch := make(chan time.Time); close(ch); retu
 // locate says where to fetch from: behind the end of each partition's chain in the store. Kafka's offsets are hints.
 // A partition for which there is no such place is left out, and is halted.
 func (c *consumer) locate(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	mine := offsets[c.kafka.Topic]
-	for _, p := range c.forget(map[string][]int32{c.kafka.Topic: slices.Collect(maps.Keys(mine))}) {
+	mine := offsets[c.topic]
+	for _, p := range c.forget(map[string][]int32{c.topic: slices.Collect(maps.Keys(mine))}) {
 		p.abandon()
 	}
 	bounds, err := c.logBounds(ctx)
@@ -304,8 +279,8 @@ type bounds struct{ start, end kadm.ListedOffsets }
 
 func (c *consumer) logBounds(ctx context.Context) (b bounds, err error) {
 	err = c.retry(ctx, "ask Kafka for the log's bounds", func() error {
-		if b.start, err = c.admin.ListStartOffsets(ctx, c.kafka.Topic); err == nil {
-			b.end, err = c.admin.ListEndOffsets(ctx, c.kafka.Topic)
+		if b.start, err = c.admin.ListStartOffsets(ctx, c.topic); err == nil {
+			b.end, err = c.admin.ListEndOffsets(ctx, c.topic)
 		}
 		return errors.Join(err, b.start.Error(), b.end.Error())
 	})
@@ -318,8 +293,8 @@ func (c *consumer) newPartition(number int32) *partition {
 		c: c, number: number, ctx: ctx, cancel: cancel,
 		log: c.log.With(slog.Int("partition", int(number))),
 		chain: &chain.Chain{
-			Store: c.store, Key: c.key,
-			Partition: layout.Partition{Topic: c.kafka.Topic, TopicID: c.topicID, Number: number},
+			Store: c.store, Kind: c.kind, Key: c.key,
+			Partition: layout.Partition{Topic: c.topic, TopicID: c.topicID, Number: number},
 		},
 		wake: make(chan struct{}, 1), pressed: make(chan struct{}, 1),
 		closing: make(chan struct{}), done: make(chan struct{}),
@@ -357,7 +332,7 @@ func (c *consumer) commit() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
 	defer cancel()
-	c.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{c.kafka.Topic: positions},
+	c.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{c.topic: positions},
 		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 			if err == nil && resp != nil {
 				for _, t := range resp.Topics {
@@ -375,7 +350,7 @@ func (c *consumer) commit() {
 // watchTopic notices a topic that was made again, and keeps its retention.
 func (c *consumer) watchTopic(ctx context.Context) {
 	for {
-		if id, err := kafka.TopicID(ctx, c.client, c.kafka.Topic); err == nil && id != c.topicID {
+		if id, err := kafka.TopicID(ctx, c.client, c.topic); err == nil && id != c.topicID {
 			close(c.replaced)
 			return
 		}
@@ -392,11 +367,11 @@ func (c *consumer) watchTopic(ctx context.Context) {
 }
 
 func (c *consumer) topicRetention(ctx context.Context) (time.Duration, error) {
-	configs, err := c.admin.DescribeTopicConfigs(ctx, c.kafka.Topic)
+	configs, err := c.admin.DescribeTopicConfigs(ctx, c.topic)
 	if err != nil {
 		return 0, err
 	}
-	topic, err := configs.On(c.kafka.Topic, nil)
+	topic, err := configs.On(c.topic, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -440,7 +415,7 @@ func (c *consumer) halted() error {
 	var errs []error
 	for number, p := range c.parts {
 		if err := p.haltedBy(); err != nil {
-			errs = append(errs, fmt.Errorf("archiver: partition %d is halted: %w", number, err))
+			errs = append(errs, fmt.Errorf("archiver: partition %d of %s is halted: %w", number, c.topic, err))
 		}
 	}
 	return errors.Join(errs...)

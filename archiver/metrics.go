@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/catchment-dev/catchment/archiver/internal/layout"
 )
 
 type metrics struct {
@@ -19,15 +21,8 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	gauge := func(name, help string, labels prometheus.Labels, absent float64, value func(*consumer) float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.current == nil {
-				return absent
-			}
-			return value(s.current)
-		})
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m := &metrics{
 		segments:    counter("catchment_archiver_segments_total", "Segments that this process wrote."),
@@ -36,20 +31,52 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		bytes:       counter("catchment_archiver_segment_bytes_total", "Bytes of the segments that this process wrote."),
 		storeErrors: counter("catchment_archiver_store_errors_total", "Calls of the store that failed and were tried again."),
 	}
-	for _, c := range []prometheus.Collector{
+	collectors := []prometheus.Collector{
 		m.segments, m.adopted, m.records, m.bytes, m.storeErrors,
-		gauge("catchment_archiver_oldest_unarchived_seconds", "Age of the oldest record that was fetched and is not archived.", nil, 0,
-			func(c *consumer) float64 { return c.oldest(time.Now()).Seconds() }),
-		gauge("catchment_archiver_halted_partitions", "Partitions that stand still until a person looks at them.", nil, 0,
-			func(c *consumer) float64 { return float64(c.haltedCount()) }),
-		gauge("catchment_archiver_buffered_bytes", "Bytes of records that wait to be archived.", nil, 0,
-			func(c *consumer) float64 { return float64(c.budget.load()) }),
-		gauge("catchment_retention_headroom_seconds", "Time until Kafka's retention deletes what this consumer has not yet read.",
-			prometheus.Labels{"consumer": "archiver"}, math.NaN(), func(c *consumer) float64 { return c.headroom(time.Now()) }),
-	} {
+		gauge("catchment_archiver_oldest_unarchived_seconds", "Age of the oldest record that was fetched and is not archived.", func() float64 {
+			var age time.Duration
+			for _, c := range s.consumers() {
+				age = max(age, c.oldest(time.Now()))
+			}
+			return age.Seconds()
+		}),
+		gauge("catchment_archiver_halted_partitions", "Partitions that stand still until a person looks at them.", func() float64 {
+			n := 0
+			for _, c := range s.consumers() {
+				n += c.haltedCount()
+			}
+			return float64(n)
+		}),
+		gauge("catchment_archiver_buffered_bytes", "Bytes of records that wait to be archived.", func() float64 { return float64(s.budget.load()) }),
+	}
+	for _, st := range s.streams {
+		collectors = append(collectors, newHeadroom(st))
+	}
+	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// newHeadroom is the headroom of one topic; its consumer is archiver, or archiver-results.
+func newHeadroom(st *stream) prometheus.Collector {
+	name := "archiver"
+	if st.kind != layout.Events {
+		name += "-" + st.kind.String()
+	}
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "catchment_retention_headroom_seconds",
+		Help:        "Time until Kafka's retention deletes what this consumer has not yet read.",
+		ConstLabels: prometheus.Labels{"consumer": name},
+	}, func() float64 {
+		st.mu.Lock()
+		c := st.current
+		st.mu.Unlock()
+		if c == nil {
+			return math.NaN()
+		}
+		return c.headroom(time.Now())
+	})
 }

@@ -77,8 +77,8 @@ func (p *partition) locate(ctx context.Context, committed int64, b bounds) error
 }
 
 func (p *partition) find(ctx context.Context, committed int64, b bounds) (chain.Tip, error) {
-	start, ok := b.start.Lookup(p.c.kafka.Topic, p.number)
-	end, ok2 := b.end.Lookup(p.c.kafka.Topic, p.number)
+	start, ok := b.start.Lookup(p.c.topic, p.number)
+	end, ok2 := b.end.Lookup(p.c.topic, p.number)
 	if !ok || !ok2 {
 		return chain.Tip{}, fmt.Errorf("partition %d has no bounds", p.number)
 	}
@@ -141,7 +141,7 @@ func (p *partition) run() {
 				err = p.closeSegment("age")
 			case <-p.pressed:
 				err = p.closeSegment("memory")
-				p.c.relieved(p)
+				p.c.budget.relieved(p)
 			case <-p.closing:
 				p.end()
 				return
@@ -213,7 +213,7 @@ func (p *partition) archive(r *kgo.Record) error {
 	if p.builder == nil {
 		p.builder = segment.NewBuilder(p.chain.Partition, next, p.c.writer)
 	}
-	w := row.From(r, p.chain.Partition.TopicID)
+	w := p.c.row(r, p.chain.Partition.TopicID)
 	if err := p.builder.Append(w, r.LeaderEpoch, row.RecordSize(r)); err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (p *partition) closeSegment(why string) error {
 	started := time.Now()
 	var added chain.Added
 	var conflict error
-	err = p.c.retry(p.ctx, "store "+s.Key(), func() error {
+	err = p.c.retry(p.ctx, "store "+s.Key(p.c.kind), func() error {
 		var err error
 		added, err = p.chain.Add(p.ctx, p.tip, s)
 		if errors.Is(err, chain.ErrConflict) {
@@ -270,7 +270,7 @@ func (p *partition) account(s *segment.Segment, added chain.Added, why string, t
 	p.c.metrics.segments.Inc()
 	p.c.metrics.records.Add(float64(s.Count()))
 	p.c.metrics.bytes.Add(float64(len(s.Body)))
-	p.log.Info("segment archived", slog.String("key", s.Key()), slog.Any("records", s.Count()), slog.Int("bytes", len(s.Body)), slog.String("closed_by", why), slog.String("took", took.String()))
+	p.log.Info("segment archived", slog.String("key", s.Key(p.c.kind)), slog.Any("records", s.Count()), slog.Int("bytes", len(s.Body)), slog.String("closed_by", why), slog.String("took", took.String()))
 }
 
 // passed notes what is the oldest record now, and how much memory the open segment takes.
@@ -302,7 +302,7 @@ func (p *partition) release() {
 	p.c.budget.add(-p.queued)
 	p.queue, p.queued = nil, 0
 	p.guard.Unlock()
-	p.c.relieved(p)
+	p.c.budget.relieved(p)
 }
 
 // halt stops the partition for good: a person has to look at it. Nothing is fetched of it any more.
@@ -318,7 +318,7 @@ func (p *partition) halt(reason error) {
 	p.guard.Unlock()
 	p.cancel()
 	if first {
-		p.c.client.PauseFetchPartitions(map[string][]int32{p.c.kafka.Topic: {p.number}})
+		p.c.client.PauseFetchPartitions(map[string][]int32{p.c.topic: {p.number}})
 		p.log.Error("partition is halted: nothing of it is archived until this is resolved", slog.Any("error", reason))
 	}
 }

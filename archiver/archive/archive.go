@@ -25,6 +25,8 @@ import (
 type (
 	// Store is where the archive lies.
 	Store = objstore.Store
+	// Kind is what the records of a topic are: deliveries or results.
+	Kind = layout.Kind
 	// Partition names one partition of one incarnation of a topic.
 	Partition = layout.Partition
 	// Record is one archived Kafka record.
@@ -35,6 +37,12 @@ type (
 	Attribute = row.Attribute
 	// Checkpoint says what one segment is.
 	Checkpoint = checkpoint.Checkpoint
+)
+
+// The kinds of records.
+const (
+	Events  = layout.Events
+	Results = layout.Results
 )
 
 // ErrNotFound says that the archive does not hold what was asked for, or not yet.
@@ -52,6 +60,7 @@ func Open(ctx context.Context, a settings.Archive) (Store, error) {
 // Segment is one segment by its key.
 type Segment struct {
 	Key       string
+	Kind      Kind
 	Partition Partition
 	Day       time.Time // midnight UTC of the broker's day of the first record
 	First     int64     // offset of the first record
@@ -60,12 +69,17 @@ type Segment struct {
 // Segments yields all segments of deliveries, in byte order of their keys: by day, topic, partition and offset. Other
 // keys beneath events/ are errors, after which it goes on.
 func Segments(ctx context.Context, s Store) iter.Seq2[Segment, error] {
-	return segments(ctx, s, layout.Events)
+	return SegmentsOfKind(ctx, s, Events)
+}
+
+// SegmentsOfKind is Segments for records of one kind.
+func SegmentsOfKind(ctx context.Context, s Store, kind Kind) iter.Seq2[Segment, error] {
+	return segments(ctx, s, kind.Prefix())
 }
 
 // SegmentsOf is Segments for the segments that begin on one day.
 func SegmentsOf(ctx context.Context, s Store, day time.Time) iter.Seq2[Segment, error] {
-	return segments(ctx, s, layout.Day(day))
+	return segments(ctx, s, Events.Day(day))
 }
 
 func segments(ctx context.Context, s Store, prefix string) iter.Seq2[Segment, error] {
@@ -75,8 +89,8 @@ func segments(ctx context.Context, s Store, prefix string) iter.Seq2[Segment, er
 				yield(Segment{}, err)
 				return
 			}
-			p, day, first, err := layout.ParseSegment(key)
-			if !yield(Segment{key, p, day, first}, err) {
+			is, err := layout.ParseSegment(key)
+			if !yield(Segment{key, is.Kind, is.Partition, is.Day, is.First}, err) {
 				return
 			}
 		}
@@ -360,7 +374,7 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Key + ": " + p.What }
 
-// Check reads the whole archive: each chain is gapless and free of overlaps from its start to its last checkpoint,
+// Check reads the whole archive, deliveries and results: each chain is gapless and free of overlaps from its start to its last checkpoint,
 // each checkpoint names the one before, each segment is what its checkpoint says and names the one before, and no
 // segment stands outside a chain. visit, which may be nil, gets every record. The error is the store's or visit's.
 func Check(ctx context.Context, s Store, visit func(*Record) error) ([]Problem, error) {
@@ -384,17 +398,27 @@ func Check(ctx context.Context, s Store, visit func(*Record) error) ([]Problem, 
 			return nil, err
 		}
 	}
-	for found, err := range Segments(ctx, s) {
+	for _, kind := range layout.Kinds() {
+		if err := c.strays(kind); err != nil {
+			return nil, err
+		}
+	}
+	return c.problems, nil
+}
+
+// strays finds the segments that no chain knows.
+func (c *checker) strays(kind Kind) error {
+	for found, err := range SegmentsOfKind(c.ctx, c.store, kind) {
 		switch {
 		case found.Key == "":
-			return nil, err
+			return err
 		case err != nil:
 			c.problem(found.Key, "%v", err)
 		case !c.chained[found.Key]:
 			c.problem(found.Key, "no checkpoint names this segment")
 		}
 	}
-	return c.problems, nil
+	return nil
 }
 
 // chainEnd is how far a chain was checked.
@@ -501,7 +525,7 @@ func (c *checker) segment(cp *Checkpoint, previous string) error {
 	}
 	if err != nil {
 		c.problem(cp.Segment, "%v", err)
-	} else if f.Key() != cp.Segment {
+	} else if is, err := layout.ParseSegment(cp.Segment); err != nil || f.Key(is.Kind) != cp.Segment {
 		c.problem(cp.Segment, "it is of another day")
 	}
 	return nil

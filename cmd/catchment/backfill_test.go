@@ -24,6 +24,7 @@ func (o *office) archiveUntil(records int64) {
 	cfg, err := settings.Load(o.config, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver)
 	require.NoError(o.t, err)
 	cfg.Archiver.Group, cfg.Archiver.SegmentAge = o.topic+".archiver", time.Second
+	cfg.Kafka.ResultsTopic = "off" // it is all tests'
 	s, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(o.t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
 	"github.com/catchment-dev/catchment/pkg/provider"
@@ -26,7 +29,7 @@ import (
 )
 
 const e2eConfig = `
-kafka: {brokers: ["%[1]s"], topic: %[2]s, partitions: 3}
+kafka: {brokers: ["%[1]s"], topic: %[2]s, results_topic: %[2]s.results, partitions: 3}
 postgres: {url: "%[3]s"}
 archive: {url: "%[4]s"}
 ingress: {listen: "%[5]s", ops_listen: "%[6]s"}
@@ -242,7 +245,29 @@ func (d *deployment) requireEverywhere(sent map[string][]byte) {
 	for id, body := range archived() {
 		require.Equal(d.t, string(sent[id]), body, id)
 	}
+	var results []string
+	require.True(d.t, await(d.t, 60*time.Second, func() bool {
+		results = archivedResults(d.t, store)
+		return len(results) >= len(sent)
+	}), "%d results are archived", len(results))
+	require.Equal(d.t, d.query("SELECT source || ' ' || event_id || ' ' || operation || ' ' || outcome FROM catchment.results ORDER BY 1"), results)
 	problems, err := archive.Check(d.t.Context(), store, func(*archive.Record) error { return nil })
 	require.NoError(d.t, err)
 	require.Empty(d.t, problems)
+}
+
+// archivedResults are the results that the archive holds, sorted, each once.
+func archivedResults(t *testing.T, store archive.Store) []string {
+	t.Helper()
+	found := map[string]bool{}
+	for segment, err := range archive.SegmentsOfKind(t.Context(), store, archive.Results) {
+		require.NoError(t, err)
+		for w, err := range archive.Records(t.Context(), store, segment.Key) {
+			require.NoError(t, err)
+			r, err := event.DecodeResult(w.Record())
+			require.NoError(t, err)
+			found[strings.Join([]string{w.Source, w.EventID, r.Operation, r.Outcome}, " ")] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
 }

@@ -198,14 +198,48 @@ func kafkaChecks(ctx context.Context, cfg *settings.File, places []inspect.Posit
 		return append(checks, check{"processor", atRisk, err.Error()})
 	}
 	checks = append(checks, log.judge("processor", processor))
-	archiver, err := committed(ctx, kadm.NewClient(cl), cfg.Archiver.Group, cfg.Kafka.Topic)
-	if err == nil { // a segment may be open for as long as segment_age
-		archiver.due, err = dueOffsets(ctx, kadm.NewClient(cl), cfg.Kafka.Topic, cfg.Archiver.SegmentAge+stuckAfter)
-	}
+	checks = append(checks, archiverCheck(ctx, kadm.NewClient(cl), cfg, log))
+	return append(checks, resultsCheck(ctx, kadm.NewClient(cl), cfg)...)
+}
+
+func archiverCheck(ctx context.Context, adm *kadm.Client, cfg *settings.File, log bounds) check {
+	archiver, err := archivedTo(ctx, adm, cfg, cfg.Archiver.Group, cfg.Kafka.Topic)
 	if err != nil {
-		return append(checks, check{"archiver", atRisk, err.Error()})
+		return check{"archiver", atRisk, err.Error()}
 	}
-	return append(checks, log.judge("archiver", archiver))
+	return log.judge("archiver", archiver)
+}
+
+// resultsCheck judges how far results are archived. There is nothing to say while nobody has published one.
+func resultsCheck(ctx context.Context, adm *kadm.Client, cfg *settings.File) []check {
+	const name = "archiver of results"
+	topic := cfg.Kafka.Results()
+	if topic == "" {
+		return nil
+	}
+	log, err := logBounds(ctx, adm, topic)
+	if err != nil || len(log) == 0 {
+		return nil
+	}
+	archiver, err := archivedTo(ctx, adm, cfg, cfg.Archiver.ResultsGroup(), topic)
+	if err != nil {
+		return []check{{name, atRisk, err.Error()}}
+	}
+	for partition, l := range log { // an archive may begin later than its topic
+		if _, begun := archiver.at[partition]; !begun {
+			archiver.at[partition] = l.start
+		}
+	}
+	return []check{log.judge(name, archiver)}
+}
+
+// archivedTo says how far a topic is archived, and how far it should be: a segment may be open for as long as segment_age.
+func archivedTo(ctx context.Context, adm *kadm.Client, cfg *settings.File, group, topic string) (positions, error) {
+	p, err := committed(ctx, adm, group, topic)
+	if err == nil {
+		p.due, err = dueOffsets(ctx, adm, topic, cfg.Archiver.SegmentAge+stuckAfter)
+	}
+	return p, err
 }
 
 func later(a, b time.Time) time.Time {

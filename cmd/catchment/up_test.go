@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/sender"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -164,6 +165,11 @@ func allTheWay(t *testing.T, r *running) {
 		require.Equal(t, 0, code, stderr)
 		return strings.Contains(stdout, `"segment": "events/date=`)
 	}, 60*time.Second, 500*time.Millisecond, "not in the archive")
+	store, err := archive.Open(t.Context(), r.settings(t).Archive)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return len(archivedResults(t, store)) == len(r.texts(t, `SELECT event_id || operation FROM catchment.results`))
+	}, 60*time.Second, 500*time.Millisecond, "results that are not archived")
 	for _, want := range []string{`"secret_id": "k_`, `"operation": "order-status"`, `"offset":`, `"topic_id":`} {
 		require.Contains(t, stdout, want)
 	}

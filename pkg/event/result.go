@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -114,4 +115,70 @@ func (p *Published) headers(typ, content string) []kgo.RecordHeader {
 		hs = append(hs, kgo.RecordHeader{Key: headerContentType, Value: []byte(content)})
 	}
 	return hs
+}
+
+// Outline is what the headers of a result's record say, for the archive, which does not look into values.
+type Outline struct {
+	Source, EventID, Type string
+	ContentType           string
+	Time                  time.Time // zero: not told
+}
+
+// OutlineOf reads the headers that EncodeResult writes. The error wraps ErrNotAResult and names the header that is
+// missing, doubled or malformed; the outline then holds what is known.
+func OutlineOf(r *kgo.Record) (o Outline, err error) {
+	var seen uint
+	for i := range r.Headers {
+		k := r.Headers[i].Key
+		bit := slices.Index(resultHeaders[:], k)
+		switch {
+		case bit < 0:
+			continue
+		case seen&(1<<bit) != 0:
+			err = errors.Join(err, fmt.Errorf("%w: header %s is there twice", ErrNotAResult, k))
+			continue
+		}
+		seen |= 1 << bit
+		if e := o.set(k, string(r.Headers[i].Value)); e != nil {
+			err = errors.Join(err, fmt.Errorf("%w: header %s: %w", ErrNotAResult, k, e))
+		}
+	}
+	for i, k := range resultHeaders[:resultRequired] {
+		if seen&(1<<i) == 0 {
+			err = errors.Join(err, fmt.Errorf("%w: header %s is missing", ErrNotAResult, k))
+		}
+	}
+	return o, err
+}
+
+// resultHeaders are those that an Outline rests on, the first of them required.
+var resultHeaders = [...]string{
+	headerSpecVersion, headerID, headerSource, headerType, headerVersion, headerEventID, headerOperation, headerOutcome,
+	headerContentType, headerTime,
+}
+
+const resultRequired = 8
+
+// set takes one of resultHeaders.
+func (o *Outline) set(k, v string) error {
+	var d Delivery
+	switch k {
+	case headerEventID:
+		o.EventID = v
+	case headerOperation, headerOutcome:
+	default:
+		err := d.set(k, v)
+		switch k {
+		case headerSource:
+			o.Source = d.Source
+		case headerType:
+			o.Type = d.Type
+		case headerContentType:
+			o.ContentType = d.ContentType
+		case headerTime:
+			o.Time = d.Time
+		}
+		return err
+	}
+	return notEmpty(v)
 }

@@ -37,6 +37,10 @@ func TestResultRecord(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 
+	outline, err := event.OutlineOf(r)
+	require.NoError(t, err)
+	require.Equal(t, event.Outline{Source: "shop", EventID: "e/1", Type: "catchment.result", ContentType: "application/json"}, outline)
+
 	r.Key = []byte("other")
 	_, err = event.DecodeResult(r)
 	require.ErrorIs(t, err, event.ErrNotAResult)
@@ -55,4 +59,28 @@ func TestPublishedHeaders(t *testing.T) {
 		"ce_specversion": "1.0", "ce_id": "e1/tell/1", "ce_source": "/webhooks/shop", "ce_type": "order.paid",
 		"catchment_version": "1", "catchment_event_id": "e1", "catchment_operation": "tell", "catchment_attempt": "1",
 	}, headersOf(p.Headers()))
+}
+
+func TestOutlineSaysWhatIsWrong(t *testing.T) {
+	result := func() *kgo.Record {
+		r, err := event.EncodeResult(&event.Result{Source: "shop", EventID: "e1", Operation: "orders", Attempt: 1, Outcome: "dead"})
+		require.NoError(t, err)
+		return r
+	}
+	for want, change := range map[string]func(*kgo.Record){
+		"ce_specversion is missing":    func(r *kgo.Record) { r.Headers = r.Headers[1:] },
+		"ce_id is there twice":         func(r *kgo.Record) { r.Headers = append(r.Headers, r.Headers[1]) },
+		`expected "1", found "2"`:      func(r *kgo.Record) { r.Headers[4].Value = []byte("2") },
+		"catchment_event_id: is empty": func(r *kgo.Record) { r.Headers[5].Value = nil },
+		"expected /webhooks/{source}":  func(r *kgo.Record) { r.Headers[2].Value = []byte("shop") },
+		"catchment_outcome is missing": func(r *kgo.Record) { r.Headers = r.Headers[:len(r.Headers)-1] },
+		"expected an RFC 3339 time":    func(r *kgo.Record) { r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_time"}) },
+	} {
+		r := result()
+		change(r)
+		outline, err := event.OutlineOf(r)
+		require.ErrorIs(t, err, event.ErrNotAResult, want)
+		require.ErrorContains(t, err, want)
+		require.Equal(t, "catchment.result", outline.Type, "what is known stays")
+	}
 }

@@ -164,6 +164,9 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 	errs = append(errs, f.checkAddresses(need)...)
 	errs = append(errs, f.checkDedup(need)...)
 	errs = append(errs, f.checkRetention()...)
+	if f.Kafka.Topic != "" && f.Kafka.Topic == f.Kafka.Results() {
+		add("kafka.results_topic", "expected another topic than kafka.topic, or off")
+	}
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")
 	}

@@ -32,7 +32,7 @@ type File struct {
 type Kafka struct {
 	Brokers           []string      `yaml:"brokers" required:"true" doc:"host:port of some brokers"`
 	Topic             string        `yaml:"topic" default:"catchment.events" doc:"the topic of all deliveries"`
-	ResultsTopic      string        `yaml:"results_topic" default:"catchment.results" doc:"the topic to which the processor publishes every result; off: none"`
+	ResultsTopic      string        `yaml:"results_topic" default:"catchment.results" doc:"the topic to which the processor publishes every result, and which is archived; off: none"`
 	CreateTopic       bool          `yaml:"create_topic" default:"true" doc:"create these topics when they do not exist"`
 	Partitions        int           `yaml:"partitions" default:"12" min:"1" doc:"partitions of a created topic"`
 	ReplicationFactor int           `yaml:"replication_factor" default:"3" min:"1" doc:"replicas of a created topic"`
@@ -156,13 +156,16 @@ type Processor struct {
 // Archiver configures the service that writes the archive.
 type Archiver struct {
 	OpsListen    string        `yaml:"ops_listen" default:"127.0.0.1:9093" doc:"address of /livez, /readyz and /metrics"`
-	Group        string        `yaml:"group" default:"catchment-archiver" doc:"consumer group"`
+	Group        string        `yaml:"group" default:"catchment-archiver" doc:"consumer group; that of results has -results behind it"`
 	SegmentBytes config.Size   `yaml:"segment_bytes" default:"64MiB" min:"1kB" doc:"size of bodies and headers after which a segment is closed"`
 	SegmentAge   time.Duration `yaml:"segment_age" default:"5m" min:"100ms" doc:"age after which a segment is closed, by the wall clock"`
 	BufferBytes  config.Size   `yaml:"buffer_bytes" default:"256MiB" min:"1MiB" doc:"bytes of open segments held at once; over it fetching pauses"`
 	DrainTimeout time.Duration `yaml:"drain_timeout" default:"30s" doc:"time to close open segments at a stop"`
 	Session      time.Duration `yaml:"session_timeout" default:"10s" doc:"how long the group waits for a silent member"`
 }
+
+// ResultsGroup is the consumer group that archives results.
+func (a *Archiver) ResultsGroup() string { return a.Group + "-results" }
 
 // Telemetry configures logs.
 type Telemetry struct {

@@ -121,6 +121,13 @@ processor:
 	require.Equal(t, 30*24*time.Hour, f.Processor.IdentityRetention)
 }
 
+func TestTopicsDiffer(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte("kafka: {topic: a, results_topic: a}\n"))
+	require.EqualError(t, err, "catchment.yaml:1:34: kafka.results_topic: expected another topic than kafka.topic, or off")
+	_, err = Parse("catchment.yaml", []byte("kafka: {topic: off, results_topic: off}\n"))
+	require.NoError(t, err)
+}
+
 func TestNothingIsToldTwice(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte("sources: {a: {provider: stripe, secrets: [\"\"]}}\n"), NeedSources)
 	require.EqualError(t, err, "catchment.yaml:1:43: sources.a.secrets[0].value: expected a secret, found an empty text")

@@ -28,6 +28,7 @@ var ErrConflict = errors.New("the archive and Kafka disagree")
 // Chain is the chain of one partition. Calls must not overlap.
 type Chain struct {
 	Store     objstore.Store
+	Kind      layout.Kind // of its records
 	Partition layout.Partition
 	Key       *checkpoint.Key // may be nil
 }
@@ -102,12 +103,12 @@ func (c *Chain) parse(key string, object []byte) (*checkpoint.Checkpoint, error)
 }
 
 func tipAfter(cp *checkpoint.Checkpoint, object []byte) (Tip, error) {
-	_, day, _, err := layout.ParseSegment(cp.Segment)
+	s, err := layout.ParseSegment(cp.Segment)
 	if err != nil {
 		return Tip{}, fmt.Errorf("%w: checkpoint: %w", ErrConflict, err)
 	}
 	return Tip{
-		Next: cp.Last + 1, LeaderEpoch: cp.LeaderEpoch, Day: day,
+		Next: cp.Last + 1, LeaderEpoch: cp.LeaderEpoch, Day: s.Day,
 		Segment: cp.SHA256, Checkpoint: checkpoint.Hash(object),
 	}, nil
 }
@@ -156,9 +157,9 @@ type Added struct {
 // with the same segment: that is safe however far the last call came.
 func (c *Chain) Add(ctx context.Context, tip Tip, s *segment.Segment) (Added, error) {
 	if s.First != tip.Next || s.Previous != tip.Segment {
-		return Added{}, fmt.Errorf("segment %s does not follow the chain's end at offset %d", s.Key(), tip.Next)
+		return Added{}, fmt.Errorf("segment %s does not follow the chain's end at offset %d", s.Key(c.Kind), tip.Next)
 	}
-	err := c.Store.Create(ctx, s.Key(), s.Body)
+	err := c.Store.Create(ctx, s.Key(c.Kind), s.Body)
 	if err == nil {
 		tip, err := c.seal(ctx, tip, s)
 		return Added{Tip: tip}, err
@@ -166,7 +167,7 @@ func (c *Chain) Add(ctx context.Context, tip Tip, s *segment.Segment) (Added, er
 	if !errors.Is(err, objstore.ErrExists) {
 		return Added{}, err
 	}
-	winner, err := c.adopt(ctx, tip, s.Key(), s)
+	winner, err := c.adopt(ctx, tip, s.Key(c.Kind), s)
 	if err != nil {
 		return Added{}, err
 	}
@@ -180,7 +181,7 @@ func (c *Chain) Resume(ctx context.Context, tip Tip, now time.Time) (after Tip, 
 	const searchDays = 400
 	tomorrow := now.UTC().AddDate(0, 0, 1)
 	for day := tomorrow; day.After(tomorrow.AddDate(0, 0, -searchDays)) && !day.Before(tip.Day); day = day.AddDate(0, 0, -1) {
-		key := c.Partition.Segment(day, tip.Next)
+		key := layout.Segment{Kind: c.Kind, Partition: c.Partition, Day: day, First: tip.Next}.Key()
 		_, err := c.Store.Size(ctx, key)
 		if errors.Is(err, objstore.ErrNotFound) {
 			continue
@@ -221,7 +222,7 @@ func (c *Chain) adopt(ctx context.Context, tip Tip, key string, own *segment.Seg
 	if err := f.Verify(same); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
 	}
-	if f.Key() != key {
+	if f.Key(c.Kind) != key {
 		return nil, fmt.Errorf("%w: %s is of another day", ErrConflict, key)
 	}
 	return &segment.Segment{Info: f.Info, Body: body, SHA256: sum}, nil
@@ -255,7 +256,7 @@ func compare(own *segment.Segment) (same func(*row.Row) error, stop func()) {
 // seal writes the segment's checkpoint, or makes sure that the one that is there says the same.
 func (c *Chain) seal(ctx context.Context, tip Tip, s *segment.Segment) (Tip, error) {
 	cp := &checkpoint.Checkpoint{
-		Partition: c.Partition, Segment: s.Key(), First: s.First, Last: s.Last, LeaderEpoch: s.LeaderEpoch,
+		Partition: c.Partition, Segment: s.Key(c.Kind), First: s.First, Last: s.Last, LeaderEpoch: s.LeaderEpoch,
 		Size: int64(len(s.Body)), SHA256: hex.EncodeToString(s.SHA256[:]), Root: hex.EncodeToString(s.Root[:]),
 		Previous: tip.Checkpoint,
 	}

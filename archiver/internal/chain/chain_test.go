@@ -102,7 +102,7 @@ func TestAnothersSegmentIsAdopted(t *testing.T) {
 					_, err := c.Add(t.Context(), tip, theirs)
 					require.NoError(t, err)
 				} else {
-					require.NoError(t, c.Store.Create(t.Context(), theirs.Key(), theirs.Body))
+					require.NoError(t, c.Store.Create(t.Context(), theirs.Key(c.Kind), theirs.Body))
 				}
 				added, err := c.Add(t.Context(), tip, segmentOf(t, tip, 0, 9, ""))
 				require.NoError(t, err)
@@ -120,20 +120,20 @@ func TestConflicts(t *testing.T) {
 	for name, put := range map[string]func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error{
 		"other records": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
 			t.Helper()
-			return c.Store.Create(t.Context(), own.Key(), segmentOf(t, tip, 0, 3, "other").Body)
+			return c.Store.Create(t.Context(), own.Key(c.Kind), segmentOf(t, tip, 0, 3, "other").Body)
 		},
 		"no segment": func(t *testing.T, c *Chain, _ Tip, own *segment.Segment) error {
 			t.Helper()
-			return c.Store.Create(t.Context(), own.Key(), []byte("PAR1 or not"))
+			return c.Store.Create(t.Context(), own.Key(c.Kind), []byte("PAR1 or not"))
 		},
 		"half a segment": func(t *testing.T, c *Chain, _ Tip, own *segment.Segment) error {
 			t.Helper()
-			return c.Store.Create(t.Context(), own.Key(), own.Body[:len(own.Body)/2])
+			return c.Store.Create(t.Context(), own.Key(c.Kind), own.Body[:len(own.Body)/2])
 		},
 		"a segment of another chain": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
 			t.Helper()
 			tip.Segment = "another"
-			return c.Store.Create(t.Context(), own.Key(), segmentOf(t, tip, 0, 3, "").Body)
+			return c.Store.Create(t.Context(), own.Key(c.Kind), segmentOf(t, tip, 0, 3, "").Body)
 		},
 		"a checkpoint of another segment": func(t *testing.T, c *Chain, tip Tip, own *segment.Segment) error {
 			t.Helper()
@@ -158,7 +158,7 @@ func TestConflicts(t *testing.T) {
 
 func TestForgedCheckpointIsRefused(t *testing.T) {
 	c := newChain(t)
-	cp := &checkpoint.Checkpoint{Partition: partition, Segment: partition.Segment(noon, 0), First: 0, Last: 99}
+	cp := &checkpoint.Checkpoint{Partition: partition, Segment: layout.Segment{Partition: partition, Day: noon}.Key(), First: 0, Last: 99}
 	object, err := c.Key.Object(cp)
 	require.NoError(t, err)
 	cp.Last = 9
@@ -175,7 +175,7 @@ func TestResumeFindsASegmentWithoutItsCheckpoint(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, ok)
 	s := segmentOf(t, tip, 0, 9, "")
-	require.NoError(t, c.Store.Create(t.Context(), s.Key(), s.Body))
+	require.NoError(t, c.Store.Create(t.Context(), s.Key(c.Kind), s.Body))
 	after, ok, err := c.Resume(t.Context(), tip, noon.AddDate(0, 0, 20))
 	require.NoError(t, err)
 	require.True(t, ok)

@@ -11,11 +11,32 @@ import (
 	"time"
 )
 
-// Events is the prefix of all segments of deliveries.
-const Events = "events/"
+// Kind is what a topic's records are. Segments of one kind have a prefix of their own, so that a reader's pattern finds
+// nothing else.
+type Kind uint8
+
+// The kinds of records.
+const (
+	Events  Kind = iota // deliveries
+	Results             // of operations
+)
+
+// Kinds are all of them.
+func Kinds() []Kind { return []Kind{Events, Results} }
+
+// Prefix is that of all segments of the kind.
+func (k Kind) Prefix() string {
+	if k == Results {
+		return "results/"
+	}
+	return "events/"
+}
+
+// String is the kind's name in messages.
+func (k Kind) String() string { return strings.TrimSuffix(k.Prefix(), "/") }
 
 const (
-	datePrefix      = Events + "date="
+	date            = "date="
 	checkpoints     = "checkpoints/"
 	starts          = "starts/"
 	suffix          = ".parquet"
@@ -38,9 +59,17 @@ func (p Partition) String() string {
 	return fmt.Sprintf("%s-%x-%0*d", p.Topic, p.TopicID, partitionDigits, p.Number)
 }
 
-// Segment is the key of the segment that begins at offset first; day is the broker's timestamp of that record.
-func (p Partition) Segment(day time.Time, first int64) string {
-	return fmt.Sprintf("%s%s/%s-%0*d%s", datePrefix, day.UTC().Format(dateForm), p, offsetDigits, first, suffix)
+// Segment says which segment it is: of what kind, where it begins, and on which day.
+type Segment struct {
+	Kind      Kind
+	Partition Partition
+	Day       time.Time // of the broker's timestamp of the first record
+	First     int64     // offset of the first record
+}
+
+// Key is where the segment lies.
+func (s Segment) Key() string {
+	return fmt.Sprintf("%s%s-%0*d%s", s.Kind.Day(s.Day), s.Partition, offsetDigits, s.First, suffix)
 }
 
 // Checkpoint is the key of the checkpoint of the segment that begins at offset first.
@@ -57,31 +86,36 @@ func (p Partition) Start() string { return starts + p.String() }
 // AllCheckpoints is the prefix of the checkpoints of all partitions.
 func AllCheckpoints() string { return checkpoints }
 
-// Day is the prefix of all segments whose first record is of the given day.
-func Day(day time.Time) string { return datePrefix + day.UTC().Format(dateForm) + "/" }
+// Day is the prefix of all segments of the kind whose first record is of the given day.
+func (k Kind) Day(day time.Time) string { return k.Prefix() + date + day.UTC().Format(dateForm) + "/" }
 
-// ParseSegment is the inverse of Partition.Segment. The day is midnight UTC.
-func ParseSegment(key string) (p Partition, day time.Time, first int64, err error) {
-	rest, ok := strings.CutPrefix(key, datePrefix)
-	date, name, slash := strings.Cut(rest, "/")
+// ParseSegment is the inverse of Segment.Key. The day is midnight UTC.
+func ParseSegment(key string) (s Segment, err error) {
+	wrong := func(why error) (Segment, error) {
+		if why != nil {
+			return Segment{}, fmt.Errorf("%q is not a segment's key: %w", key, why)
+		}
+		return Segment{}, fmt.Errorf("%q is not a segment's key", key)
+	}
+	if strings.HasPrefix(key, Results.Prefix()) {
+		s.Kind = Results
+	}
+	rest, ok := strings.CutPrefix(key, s.Kind.Prefix()+date)
+	day, name, slash := strings.Cut(rest, "/")
 	name, ends := strings.CutSuffix(name, suffix)
-	if !ok || !slash || !ends {
-		return p, day, 0, fmt.Errorf("%q is not a segment's key", key)
+	if !ok || !slash || !ends || len(name) < offsetDigits+1 || name[len(name)-offsetDigits-1] != '-' {
+		return wrong(nil)
 	}
-	if day, err = time.Parse(dateForm, date); err != nil {
-		return p, day, 0, fmt.Errorf("%q is not a segment's key: %w", key, err)
+	if s.Day, err = time.Parse(dateForm, day); err != nil {
+		return wrong(err)
 	}
-	if len(name) < offsetDigits+1 || name[len(name)-offsetDigits-1] != '-' {
-		return p, day, 0, fmt.Errorf("%q is not a segment's key", key)
+	if s.First, err = digits(name[len(name)-offsetDigits:]); err != nil {
+		return wrong(err)
 	}
-	first, err = digits(name[len(name)-offsetDigits:])
-	if err == nil {
-		p, err = ParsePartition(name[:len(name)-offsetDigits-1])
+	if s.Partition, err = ParsePartition(name[:len(name)-offsetDigits-1]); err != nil {
+		return wrong(err)
 	}
-	if err != nil {
-		return p, day, 0, fmt.Errorf("%q is not a segment's key: %w", key, err)
-	}
-	return p, day, first, nil
+	return s, nil
 }
 
 // ParseCheckpoint is the inverse of Partition.Checkpoint.

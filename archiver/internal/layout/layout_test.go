@@ -3,6 +3,7 @@ package layout_test
 import (
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,10 +18,11 @@ var partition = layout.Partition{
 	Number:  7,
 }
 
-func ExamplePartition_Segment() {
+func ExampleSegment_Key() {
 	// The date is the broker's, in UTC.
 	east := time.FixedZone("", 9*3600)
-	fmt.Println(partition.Segment(time.Date(2026, 11, 2, 3, 0, 0, 0, east), 1234))
+	at := time.Date(2026, 11, 2, 3, 0, 0, 0, east)
+	fmt.Println(layout.Segment{Kind: layout.Events, Partition: partition, Day: at, First: 1234}.Key())
 	fmt.Println(partition.Checkpoint(1234))
 	fmt.Println(partition.Start())
 	// Output:
@@ -36,13 +38,16 @@ func TestBothWays(t *testing.T) {
 			p.Topic, p.Number = topic, 99999
 			day := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)
 
-			got, gotDay, gotFirst, err := layout.ParseSegment(p.Segment(day.Add(23*time.Hour), first))
-			require.NoError(t, err)
-			require.Equal(t, p, got)
-			require.Equal(t, day, gotDay)
-			require.Equal(t, first, gotFirst)
-
-			got, gotFirst, err = layout.ParseCheckpoint(p.Checkpoint(first))
+			for _, kind := range layout.Kinds() {
+				want := layout.Segment{Kind: kind, Partition: p, Day: day, First: first}
+				late := want
+				late.Day = day.Add(23 * time.Hour)
+				got, err := layout.ParseSegment(late.Key())
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+				require.True(t, strings.HasPrefix(late.Key(), kind.Day(day)))
+			}
+			got, gotFirst, err := layout.ParseCheckpoint(p.Checkpoint(first))
 			require.NoError(t, err)
 			require.Equal(t, p, got)
 			require.Equal(t, first, gotFirst)
@@ -62,9 +67,10 @@ func TestOtherKeysAreRefused(t *testing.T) {
 		"events/date=2026-11-01/t-0F1E2D3C4B5A69788796A5B4C3D2E1F0-00007-00000000000000001234.parquet",
 		"events/date=2026-11-01/-" + id + "-00007-00000000000000001234.parquet",
 		"events/date=2026-11-01/t-00007-00000000000000001234.parquet",
-		"results/date=2026-11-01/t-" + id + "-00007-00000000000000001234.parquet",
+		"other/date=2026-11-01/t-" + id + "-00007-00000000000000001234.parquet",
+		"results/events/date=2026-11-01/t-" + id + "-00007-00000000000000001234.parquet",
 	} {
-		_, _, _, err := layout.ParseSegment(key)
+		_, err := layout.ParseSegment(key)
 		require.Error(t, err, key)
 	}
 	for _, key := range []string{"", "checkpoints/t/1", "checkpoints/t-" + id + "-00007/1234", "checkpoints/t-" + id + "-00007"} {

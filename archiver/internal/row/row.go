@@ -24,10 +24,12 @@ const SchemaVersion = 1
 // Attributes that the archiver adds to those of the record. All of them begin with attributePrefix.
 const (
 	attributePrefix = "archive."
-	// AttributeUndecodable is "true" where the record is no delivery: its columns hold what is known.
+	// AttributeUndecodable is "true" where the record is neither a delivery nor a result: its columns hold what is known.
 	AttributeUndecodable = attributePrefix + "undecodable"
 	// AttributeControl is "true" where the record is a marker that Kafka itself wrote.
 	AttributeControl = attributePrefix + "control"
+	// AttributeResult is "true" where the record is of the topic of results: all its headers are attributes.
+	AttributeResult = attributePrefix + "result"
 	// AttributeKey is the record's key, where it is not the event ID.
 	AttributeKey = attributePrefix + "key"
 	// AttributeBase64 and a place are the exact bytes of a text that is not valid UTF-8, in base64. The place is a
@@ -67,15 +69,12 @@ type Header struct {
 // Attribute is what has no column of its own.
 type Attribute struct{ Name, Value string }
 
-// From returns the row of a record of the topic with the given ID. It takes every record, also one that is no
-// delivery. The row shares the record's memory.
+// From returns the row of a record of the topic of deliveries, which has the given ID. It takes every record, also one
+// that is no delivery. The row shares the record's memory.
 func From(r *kgo.Record, topicID [16]byte) *Row {
 	d, rest, err := event.Salvage(r)
-	w := &Row{
-		EventTime: micros(d.Time), ReceivedAt: micros(d.ReceivedAt), KafkaTimestamp: micros(r.Timestamp),
-		Body: r.Value, BodySHA256: sha256.Sum256(r.Value),
-		Topic: r.Topic, TopicID: topicID, Partition: r.Partition, Offset: r.Offset, SchemaVersion: SchemaVersion,
-	}
+	w := at(r, topicID)
+	w.EventTime, w.ReceivedAt = micros(d.Time), micros(d.ReceivedAt)
 	a := attributes{}
 	for _, t := range w.texts(d) {
 		*t.row = a.text(t.column, *t.from)
@@ -90,17 +89,34 @@ func From(r *kgo.Record, topicID [16]byte) *Row {
 	if d.TraceState != "" {
 		a.add("tracestate", d.TraceState)
 	}
-	if err != nil {
-		a.add(AttributeUndecodable, "true")
-		if r.Key != nil {
-			a.add(AttributeKey, string(r.Key))
-		}
-	}
-	if r.Attrs.IsControl() {
-		a.add(AttributeControl, "true")
-	}
+	a.about(r, err == nil, d.ID)
 	w.Attributes = a.sorted()
 	return w
+}
+
+// FromResult is From for a record of the topic of results.
+func FromResult(r *kgo.Record, topicID [16]byte) *Row {
+	o, err := event.OutlineOf(r)
+	w := at(r, topicID)
+	w.EventTime = micros(o.Time)
+	a := attributes{}
+	w.Source, w.EventID = a.text("source", o.Source), a.text("event_id", o.EventID)
+	w.Type, w.ContentType = a.text("type", o.Type), a.text("content_type", o.ContentType)
+	a.add(AttributeResult, "true")
+	for _, h := range r.Headers {
+		a.add(h.Key, string(h.Value))
+	}
+	a.about(r, err == nil, o.EventID)
+	w.Attributes = a.sorted()
+	return w
+}
+
+// at is a row with what every record has.
+func at(r *kgo.Record, topicID [16]byte) *Row {
+	return &Row{
+		KafkaTimestamp: micros(r.Timestamp), Body: r.Value, BodySHA256: sha256.Sum256(r.Value),
+		Topic: r.Topic, TopicID: topicID, Partition: r.Partition, Offset: r.Offset, SchemaVersion: SchemaVersion,
+	}
 }
 
 // RecordSize is about how much memory a record takes, in bytes: its body and headers.
@@ -133,12 +149,12 @@ func (w *Row) Delivery() (d *event.Delivery, ok bool) {
 			d.Headers = append(d.Headers, event.Header{Name: h.Name, Value: exact(headerPlace(h.Name, i), v)})
 		}
 	}
-	_, undecodable := attribute[AttributeUndecodable]
-	return d, !undecodable
+	return d, attribute[AttributeUndecodable] == "" && attribute[AttributeResult] == ""
 }
 
 // Record returns the Kafka record as far as the row keeps it: of a delivery, the record of the same delivery; of another
-// one, a record that is no delivery either. Its leader epoch is not known.
+// one, a record that is no delivery either. The headers of a result are in order of their names. The record's leader
+// epoch is not known.
 func (w *Row) Record() *kgo.Record {
 	attribute := w.attributeMap()
 	exact := func(place, text string) string {
@@ -150,7 +166,8 @@ func (w *Row) Record() *kgo.Record {
 	d, ok := w.Delivery()
 	var rest []kgo.RecordHeader
 	for _, a := range w.Attributes {
-		if strings.HasPrefix(a.Name, attributePrefix) || a.Name == "traceparent" || a.Name == "tracestate" {
+		trace := a.Name == "traceparent" || a.Name == "tracestate"
+		if strings.HasPrefix(a.Name, attributePrefix) || trace && !w.IsResult() {
 			continue
 		}
 		place, name := "attributes."+a.Name, a.Name
@@ -160,15 +177,20 @@ func (w *Row) Record() *kgo.Record {
 		rest = append(rest, kgo.RecordHeader{Key: exact(place+".name", name), Value: []byte(exact(place, a.Value))})
 	}
 	var r *kgo.Record
-	if ok {
+	switch {
+	case ok:
 		r = event.Encode(d)
 		r.Headers = append(r.Headers, rest...)
-	} else {
-		var key []byte
-		if k, found := attribute[AttributeKey]; found {
-			key = []byte(exact("attributes."+AttributeKey, k))
+	case w.IsResult():
+		r = &kgo.Record{Value: w.Body, Headers: rest}
+		if attribute[AttributeUndecodable] == "" {
+			r.Key = []byte(d.ID)
 		}
-		r = event.Restore(d, rest, key)
+	default:
+		r = event.Restore(d, rest, nil)
+	}
+	if k, found := attribute[AttributeKey]; found && !ok {
+		r.Key = []byte(exact("attributes."+AttributeKey, k))
 	}
 	r.Topic, r.Partition, r.Offset, r.LeaderEpoch, r.Timestamp = w.Topic, w.Partition, w.Offset, -1, w.KafkaTimestamp
 	return r
@@ -185,6 +207,9 @@ func unnumbered(name string) string {
 	}
 	return name[:i]
 }
+
+// IsResult says whether the record is of the topic of results.
+func (w *Row) IsResult() bool { return w.Attribute(AttributeResult) == "true" }
 
 // IsControl says whether the record is a marker of Kafka's own.
 func (w *Row) IsControl() bool { return w.Attribute(AttributeControl) == "true" }
@@ -276,6 +301,20 @@ func (a attributes) add(name, value string) {
 		a.text("attributes."+free+".name", name)
 	}
 	a[free] = a.text("attributes."+free, value)
+}
+
+// about adds what the archiver knows of a record beside its headers. The key of a whole record is the event ID, which
+// has a column.
+func (a attributes) about(r *kgo.Record, whole bool, eventID string) {
+	if !whole {
+		a.add(AttributeUndecodable, "true")
+	}
+	if r.Key != nil && (!whole || string(r.Key) != eventID) {
+		a.add(AttributeKey, string(r.Key))
+	}
+	if r.Attrs.IsControl() {
+		a.add(AttributeControl, "true")
+	}
 }
 
 func (a attributes) sorted() []Attribute {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,41 @@ func TestWhatIsNoDeliveryIsKept(t *testing.T) {
 			if name != "anything" { // its header of our own name stands in the key's place
 				require.Equal(t, c.record.Key, got.Record().Key)
 			}
+		})
+	}
+}
+
+func TestResultsComeBackExactly(t *testing.T) {
+	result, err := event.EncodeResult(&event.Result{Source: "shop", EventID: "e\xff", Operation: "orders", Attempt: 2, Outcome: "succeeded"})
+	require.NoError(t, err)
+	result.Headers = append(result.Headers, kgo.RecordHeader{Key: "traceparent", Value: []byte("00-1")}, kgo.RecordHeader{Key: "x", Value: []byte("\xfe")})
+	other := *result
+	other.Key, other.Headers = []byte("another"), append(slices.Clone(result.Headers[1:]), result.Headers[1])
+	for name, c := range map[string]struct {
+		record  *kgo.Record
+		decodes bool
+		columns []string // source, event_id, type, content_type
+	}{
+		"a result":       {result, true, []string{"shop", "e\ufffd", "catchment.result", "application/json"}},
+		"almost one":     {&other, false, []string{"shop", "e\ufffd", "catchment.result", "application/json"}},
+		"nothing at all": {&kgo.Record{}, false, []string{"", "", "", ""}},
+		"another's":      {&kgo.Record{Key: []byte{}, Value: []byte("v"), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "a", Value: []byte("2")}}}, false, []string{"", "", "", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := row.FromResult(c.record, topicID)
+			got := throughParquet(t, w)[0]
+			require.Equal(t, w.AppendLeaf(nil), got.AppendLeaf(nil))
+			require.Equal(t, c.columns, []string{got.Source, got.EventID, got.Type, got.ContentType})
+			require.Equal(t, !c.decodes, got.Attribute("archive.undecodable") == "true")
+			require.True(t, got.IsResult())
+			_, ok := got.Delivery()
+			require.False(t, ok, "a result is no delivery")
+			again := got.Record()
+			require.Equal(t, c.record.Key, again.Key)
+			require.Equal(t, string(c.record.Value), string(again.Value))
+			require.ElementsMatch(t, c.record.Headers, again.Headers)
+			_, err := event.OutlineOf(again)
+			require.Equal(t, c.decodes, err == nil)
 		})
 	}
 }

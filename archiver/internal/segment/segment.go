@@ -28,8 +28,10 @@ type Info struct {
 // Count is the number of rows.
 func (i *Info) Count() int64 { return i.Last - i.First + 1 }
 
-// Key is where the segment lies in the store.
-func (i *Info) Key() string { return i.Partition.Segment(i.Day, i.First) }
+// Key is where the segment lies in the store, when its records are of that kind.
+func (i *Info) Key(kind layout.Kind) string {
+	return layout.Segment{Kind: kind, Partition: i.Partition, Day: i.Day, First: i.First}.Key()
+}
 
 // Segment is a finished file.
 type Segment struct {

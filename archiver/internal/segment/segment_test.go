@@ -70,7 +70,7 @@ func TestSegmentSaysWhatItHolds(t *testing.T) {
 	f, err := OpenBytes(s.Body)
 	require.NoError(t, err)
 	require.NoError(t, f.Verify(nil))
-	require.Equal(t, s.Info.Key(), f.Info.Key())
+	require.Equal(t, s.Key(layout.Events), f.Key(layout.Events))
 	want := s.Info
 	want.Day = f.Day
 	require.Equal(t, want, f.Info)
