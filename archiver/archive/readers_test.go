@@ -79,7 +79,7 @@ const (
 )
 
 // segment writes one segment as the archiver does.
-func (l *library) segment(prefix, topic string, number int32, rows ...*row.Row) {
+func (l *library) segment(kind layout.Kind, topic string, number int32, rows ...*row.Row) {
 	b := segment.NewBuilder(layout.Partition{Topic: topic, TopicID: topicID, Number: number}, 0, "writer")
 	for i, w := range rows {
 		w.Topic, w.TopicID, w.Partition, w.Offset, w.SchemaVersion = topic, topicID, number, int64(i), row.SchemaVersion
@@ -88,7 +88,7 @@ func (l *library) segment(prefix, topic string, number int32, rows ...*row.Row) 
 	}
 	s, err := b.Finish("")
 	require.NoError(l.t, err)
-	file := filepath.Join(l.root, filepath.FromSlash(prefix+strings.TrimPrefix(s.Key(), layout.Events)))
+	file := filepath.Join(l.root, filepath.FromSlash(s.Key(kind)))
 	require.NoError(l.t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(l.t, os.WriteFile(file, s.Body, 0o600))
 	l.files = append(l.files, file)
@@ -168,10 +168,8 @@ func (l *library) results() []*row.Row {
 		}
 		r, err := event.EncodeResult(out)
 		require.NoError(l.t, err)
-		return &row.Row{
-			Source: source, EventID: id, Type: "catchment.result", ContentType: "application/json", KafkaTimestamp: out.StartedAt.Add(time.Second),
-			Body: r.Value, BodySHA256: sha256.Sum256(r.Value), Attributes: []row.Attribute{{Name: "ce_id", Value: fmt.Sprintf("%s/%s/%d", id, operation, attempt)}},
-		}
+		r.Timestamp = out.StartedAt.Add(time.Second)
+		return row.FromResult(r, topicID)
 	}
 	done := func(out *event.Result) {
 		one, entity, version := int64(1), "order_1", "2026-11-01T00:00:00Z"
@@ -196,7 +194,7 @@ func (l *library) results() []*row.Row {
 func TestReaders(t *testing.T) {
 	r := newReaders(t)
 	l := newLibrary(t)
-	l.segment("results/", resultTopic, 0, l.results()...)
+	l.segment(layout.Results, resultTopic, 0, l.results()...)
 	var want []string
 	for _, w := range l.rows {
 		line, err := json.Marshal(columns(w))
@@ -315,7 +313,7 @@ func (a *answer) said() string {
 func TestAnalystsQueries(t *testing.T) {
 	r := newReaders(t)
 	l := newLibrary(t)
-	l.segment("results/", resultTopic, 0, l.results()...)
+	l.segment(layout.Results, resultTopic, 0, l.results()...)
 	bs := blocks(t, filepath.Join(root, "docs", "analysts.md"))
 	got := map[string]string{}
 	for i, a := range r.ask(t, l, bs) {
