@@ -82,10 +82,16 @@ func newWorld(tb testing.TB, partitions int, schema ...string) *world {
 func newWorldAt(tb testing.TB, url string, partitions int, schema ...string) *world {
 	tb.Helper()
 	w := newDatabaseAt(tb, url, schema...)
-	w.kc = kafkatest.New(tb)
-	w.cfg.Kafka = w.kc.Config(w.kc.Topic(tb, partitions))
-	w.cl = w.kc.Client(tb, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.ProducerLinger(time.Millisecond))
+	w.on(kafkatest.New(tb), partitions)
 	return w
+}
+
+// on makes the world's topic on a cluster.
+func (w *world) on(kc *kafkatest.Cluster, partitions int) {
+	w.t.Helper()
+	w.kc = kc
+	w.cfg.Kafka = kc.Config(kc.Topic(w.t, partitions))
+	w.cl = kc.Client(w.t, kgo.DefaultProduceTopic(w.cfg.Kafka.Topic), kgo.ProducerLinger(time.Millisecond))
 }
 
 func (w *world) exec(sql string, args ...any) {

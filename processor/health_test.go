@@ -3,15 +3,19 @@ package processor
 import (
 	"bytes"
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
 // Only who is silent for longer than it said is given up; who waits for work may be silent for ever.
@@ -61,17 +65,25 @@ func TestWedgedWorkerEndsTheProcess(t *testing.T) {
 	r.dump = &dump
 	release := make(chan struct{})
 	defer close(release)
-	var once sync.Once
-	r.now = func() time.Time { // a batch asks for the time when it has run its operations
-		once.Do(func() { hangHere(release) })
-		return time.Now()
-	}
+	r.now = hangIn("(*worker).once", release) // a batch asks for the time when it has run its operations
+	ended := w.runs(r)
+	w.produce(delivery("shop", "a", "t", `{}`))
+	requireWedged(t, ended, &dump, "hangs: a batch should have ended after")
+}
+
+// runs runs a processor that ends by itself.
+func (w *world) runs(r *running) <-chan error {
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(context.Background()) }()
-	w.produce(delivery("shop", "a", "t", `{}`))
+	return ended
+}
+
+// requireWedged wants the processor to end with an error, and to show where it hangs.
+func requireWedged(t *testing.T, ended <-chan error, dump *buffer, text string) {
+	t.Helper()
 	select {
 	case err := <-ended:
-		require.ErrorContains(t, err, "hangs: a batch should have ended after")
+		require.ErrorContains(t, err, text)
 	case <-time.After(3 * patience):
 		require.Fail(t, "the processor goes on")
 	}
@@ -80,7 +92,73 @@ func TestWedgedWorkerEndsTheProcess(t *testing.T) {
 	require.Contains(t, dump.b.String(), "hangHere")
 }
 
+// A job that hangs ends the processor too. Nothing else waits: live traffic would go on, and the job never.
+func TestWedgedJobEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, ledgerSchema...)
+	w.store(w.engine(), partition(0), delivery("shop", "a", "t", `{}`))
+	op := ledger("shop")
+	op.Timeout = time.Second
+	w.cfg.Operations = []settings.Operation{op}
+	w.cfg.Processor.StallTimeout, w.cfg.Processor.TxTimeout = time.Second, time.Second
+	w.ask(&store.Job{Kind: store.Replay, Operation: "ledger-shop"})
+	r := w.starting()
+	var dump buffer
+	r.dump = &dump
+	release := make(chan struct{})
+	defer close(release)
+	r.now = hangIn("(*runner).step", release) // it asks for the time before it makes an attempt
+	requireWedged(t, w.runs(r), &dump, "jobs hangs: a job's transaction should have ended after")
+}
+
+// What hangs while it publishes ends the processor too: its topic's records would wait for ever.
+func TestWedgedRelayEndsTheProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	w.cfg.Operations = []settings.Operation{{
+		Name: "tell", On: settings.On{Source: "shop"}, Publish: &settings.Publish{Topic: w.cfg.Kafka.Topic + ".missing", Value: "raw"},
+	}}
+	w.cfg.Processor.StallTimeout = time.Second
+	release := make(chan struct{})
+	defer close(release)
+	s, err := New(w.cfg, slog.New(hanging{logger().Handler(), "records wait in the outbox; trying again", release}), prometheus.NewRegistry())
+	require.NoError(t, err)
+	var dump buffer
+	s.dump = &dump
+	ended := w.runs(&running{Service: s})
+	w.produce(delivery("shop", "a", "t", `{}`))
+	requireWedged(t, ended, &dump, "the relay")
+}
+
+// hanging is a log that nobody reads when it says one thing.
+type hanging struct {
+	slog.Handler
+	on      string
+	release chan struct{}
+}
+
+func (h hanging) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == h.on {
+		hangHere(h.release)
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h hanging) WithAttrs(as []slog.Attr) slog.Handler {
+	return hanging{h.Handler.WithAttrs(as), h.on, h.release}
+}
+
 func hangHere(release chan struct{}) { <-release }
+
+// hangIn is a clock that stands for whoever asks from within a function, until release is closed.
+func hangIn(function string, release chan struct{}) func() time.Time {
+	return func() time.Time {
+		if bytes.Contains(debug.Stack(), []byte(function+"(")) {
+			hangHere(release)
+		}
+		return time.Now()
+	}
+}
 
 // Nobody hangs while Postgres is away, nor while an operation runs within its timeout: the processor goes on by itself.
 // Readiness says which of its parts is away.

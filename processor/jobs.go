@@ -13,6 +13,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/expr"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -37,8 +38,11 @@ type runner struct {
 // jobs runs jobs, one chunk after the other, until ctx ends. Several processors share the jobs.
 func (e *engine) jobs(ctx context.Context, behind func(context.Context) bool) {
 	r := &runner{eng: e, behind: behind, size: jobChunk}
+	pulse := e.dog.watch("jobs")
+	defer e.dog.forget(pulse)
 	pause := firstPause
 	for ctx.Err() == nil {
+		pulse.busy("a job's transaction", r.limit()+store.EndTimeout)
 		job, err := r.step(ctx)
 		wait := time.Duration(0)
 		switch {
@@ -52,8 +56,10 @@ func (e *engine) jobs(ctx context.Context, behind func(context.Context) bool) {
 			r.careful, r.size = true, max(1, r.size/2)
 			wait = pause/2 + rand.N(pause)
 			pause = min(2*pause, longestPause)
+			pulse.busy("why a job stands", statementTimeout+store.EndTimeout)
 			e.hinder(ctx, job, err, wait)
 		}
+		pulse.idle()
 		pauseFor(ctx, wait)
 	}
 }
@@ -72,14 +78,19 @@ func (e *engine) hinder(ctx context.Context, job *store.Job, cause error, pause 
 	}
 }
 
+// limit is the time of one transaction.
+func (r *runner) limit() time.Duration {
+	limit := r.eng.txTimeout
+	for _, op := range r.eng.ops {
+		limit += op.spec.Timeout
+	}
+	return limit
+}
+
 // step moves one job on by one transaction. A COMMIT that nobody answers needs no care: the job's row says how far it is.
 func (r *runner) step(ctx context.Context) (*store.Job, error) {
 	e := r.eng
-	limit := e.txTimeout
-	for _, op := range e.ops {
-		limit += op.spec.Timeout
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limit())
 	defer cancel()
 	tx, err := e.store.Begin(ctx, statementTimeout, e.txTimeout)
 	if err != nil {
@@ -90,6 +101,7 @@ func (r *runner) step(ctx context.Context) (*store.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.JobClaimed)
 	if job.Upto == nil {
 		upto, err := tx.Ceiling(ctx)
 		if err != nil {
@@ -125,9 +137,11 @@ func (r *runner) step(ctx context.Context) (*store.Job, error) {
 	if err := tx.Advance(ctx, job, c.last, c.tally, pause, c.over); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobBeforeCommit)
 	if err := e.finish(ctx, tx, c.done); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobAfterCommit)
 	if c.over {
 		e.log.Info("job done", slog.Int64("job", job.ID), slog.String("kind", job.Kind))
 	}

@@ -123,24 +123,27 @@ func TestRedriveLeavesWhatItCannotDo(t *testing.T) {
 	require.Equal(t, 8, w.count(`SELECT count(*) FROM catchment.dead_letters`))
 }
 
+// keep makes a dead letter of a record that could not be decoded.
+func (w *world) keep(offset int, rec *kgo.Record) {
+	w.t.Helper()
+	var list []map[string]any
+	for _, h := range rec.Headers {
+		list = append(list, map[string]any{"name": h.Key, "base64": h.Value})
+	}
+	text, err := json.Marshal(list)
+	require.NoError(w.t, err)
+	w.exec(`INSERT INTO catchment.dead_letters (reason, error, attempts, first_failed_at, last_failed_at, topic, topic_id, partition, "offset", key, headers, value)
+		VALUES ('undecodable', 'written by another release', 1, now(), now(), 't', '01020300-0000-0000-0000-000000000000', 0, $1, $2, $3, $4)`, offset, rec.Key, text, rec.Value)
+}
+
 // A record that could not be decoded is decoded again, and enters with its identity and its operations.
 func TestRedriveRecords(t *testing.T) {
 	w := newDatabase(t, ledgerSchema...)
 	w.cfg.Operations = []settings.Operation{ledger("shop")}
 	eng := w.engine()
-	keep := func(offset int, key []byte, headers []kgo.RecordHeader, value []byte) {
-		var list []map[string]any
-		for _, h := range headers {
-			list = append(list, map[string]any{"name": h.Key, "base64": h.Value})
-		}
-		text, err := json.Marshal(list)
-		require.NoError(t, err)
-		w.exec(`INSERT INTO catchment.dead_letters (reason, error, attempts, first_failed_at, last_failed_at, topic, topic_id, partition, "offset", key, headers, value)
-			VALUES ('undecodable', 'written by another release', 1, now(), now(), 't', '01020300-0000-0000-0000-000000000000', 0, $1, $2, $3, $4)`, offset, key, text, value)
-	}
 	d := delivery("shop", "a", "order.paid", "{\"who\":\"ann\"}")
 	for i, rec := range []*kgo.Record{event.Encode(d), {Key: []byte("k"), Value: []byte{0, 1}}, event.Encode(delivery("shop", "a", "order.paid", "{}"))} {
-		keep(i+7, rec.Key, rec.Headers, rec.Value)
+		w.keep(i+7, rec)
 	}
 	j := w.job(eng, store.Job{Kind: store.Redrive, Selection: store.Selection{Reason: "undecodable"}})
 	require.Equal(t, store.Tally{Succeeded: 2, Dead: 1}, j.Tally)

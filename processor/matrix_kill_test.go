@@ -16,55 +16,76 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
-// envKills says how often TestR15KilledAtEveryStep kills at each step.
+// envKills says how often the tests of R15 kill at each step.
 const envKills = "CATCHMENT_TEST_KILLS"
 
 // R15: the processor is killed at each boundary between two steps, again and again, under load. Whatever was in flight,
 // every event has its effect once: the ledger has no unique key that could hide a second one.
 func TestR15KilledAtEveryStep(t *testing.T) {
 	t.Parallel()
-	kills := 5
+	atEach(t, failpoint.OfBatch(), func(k killing) {
+		w := newTraffic(t, 4)
+		p := w.process(k.program)
+		k.kill(w, p)
+		p.Start()
+		w.settled()
+		p.Stop()
+		w.check()
+	})
+}
+
+// killing is at which step a program is killed, and how often.
+type killing struct {
+	program string
+	point   failpoint.Point
+	times   int
+	rng     *rand.Rand
+}
+
+// atEach calls f for each of the points, beside each other: most of the time the group waits for the one that was killed.
+func atEach(t *testing.T, points []failpoint.Point, f func(killing)) {
+	t.Helper()
+	times := 5
 	if text := os.Getenv(envKills); text != "" {
 		var err error
-		kills, err = strconv.Atoi(text)
+		times, err = strconv.Atoi(text)
 		require.NoError(t, err, envKills)
 	}
 	program := build(t, "-tags", "failpoints")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	var wg sync.WaitGroup
-	for i, point := range failpoint.Points() { // beside each other: most of the time the group waits for the one that was killed
-		wg.Go(func() { killAt(newTraffic(t, 4), program, point, kills, rand.New(rand.NewPCG(seed, uint64(i)))) })
+	for i, point := range points {
+		wg.Go(func() { f(killing{program, point, times, rand.New(rand.NewPCG(seed, uint64(i)))}) })
 	}
 	wg.Wait()
 }
 
-func killAt(w *traffic, program string, point failpoint.Point, kills int, rng *rand.Rand) {
-	p := w.process(program)
-	for n := range kills {
+// kill starts the program and lets it be killed, under load.
+func (k killing) kill(w *traffic, p *proctest.Process) {
+	w.t.Helper()
+	for n := range k.times {
 		w.send(40)
-		p.Start(fmt.Sprintf("%s=%s=kill@%d", failpoint.Env, point, 1+rng.IntN(2)))
-		require.True(w.t, waitFor(func() bool { w.send(2); return p.Ended() }), "%s was not passed", point)
-		require.Equal(w.t, syscall.SIGKILL, p.KilledBy(), point)
-		require.Equal(w.t, n+1, p.Said("failpoint: "+string(point)), point)
+		p.Start(fmt.Sprintf("%s=%s=kill@%d", failpoint.Env, k.point, 1+k.rng.IntN(2)))
+		require.True(w.t, waitFor(func() bool { w.send(2); return p.Ended() }), "%s was not passed", k.point)
+		require.Equal(w.t, syscall.SIGKILL, p.KilledBy(), k.point)
+		require.Equal(w.t, n+1, p.Said("failpoint: "+string(k.point)), k.point)
 	}
-	p.Start()
-	w.settled()
-	p.Stop()
-	w.check()
 }
 
 // traffic is a world with a stream of events, of which some come twice and some out of order, and with two operations:
 // one whose repetition shows, and one whose order shows.
 type traffic struct {
 	*world
-	sent map[string]*event.Delivery
-	ids  []string
-	rng  *rand.Rand
-	more []kgo.RecordHeader // of every record
+	sent  map[string]*event.Delivery
+	ids   []string
+	whole map[string]bool // those whose records were dead letters
+	rng   *rand.Rand
+	more  []kgo.RecordHeader // of every record
 }
 
 func newTraffic(tb testing.TB, partitions int) *traffic {
@@ -76,7 +97,7 @@ func newTrafficAt(tb testing.TB, url string, partitions int) *traffic {
 	tb.Helper()
 	w := &traffic{
 		world: newWorldAt(tb, url, partitions, append(append([]string{}, ledgerSchema...), ordersSchema...)...),
-		sent:  map[string]*event.Delivery{}, rng: rand.New(rand.NewPCG(rand.Uint64(), 0)),
+		sent:  map[string]*event.Delivery{}, whole: map[string]bool{}, rng: rand.New(rand.NewPCG(rand.Uint64(), 0)),
 	}
 	w.cfg.Processor.Batch = 10
 	w.cfg.Operations = append(w.cfg.Operations, ledger("shop"), state())
@@ -114,9 +135,12 @@ func (w *traffic) settled() {
 }
 
 // logEnd is the number of records in the log.
-func (w *world) logEnd() int {
+func (w *world) logEnd() int { return w.endOf(w.cfg.Kafka.Topic) }
+
+// endOf is the number of records in a topic.
+func (w *world) endOf(topic string) int {
 	w.t.Helper()
-	ends, err := kadm.NewClient(w.cl).ListEndOffsets(context.Background(), w.cfg.Kafka.Topic)
+	ends, err := kadm.NewClient(w.cl).ListEndOffsets(context.Background(), topic)
 	require.NoError(w.t, err)
 	n := 0
 	ends.Each(func(o kadm.ListedOffset) { n += int(o.Offset) })

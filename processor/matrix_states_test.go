@@ -287,7 +287,8 @@ func TestR26PoolExhausted(t *testing.T) {
 func TestR26PgBouncer(t *testing.T) {
 	t.Parallel()
 	const sessions = 4
-	w := newTraffic(t, 4)
+	w := newTraffic(t, 12) // partitions: more than there are sessions
+	w.cfg.Kafka.ResultsTopic = w.kc.Topic(t, 2)
 	through := pgtest.Bouncer(t, w.url, sessions)
 	if through == "" {
 		t.Skip("no pgbouncer: install it")
@@ -299,9 +300,11 @@ func TestR26PgBouncer(t *testing.T) {
 	first.stop()
 	w.send(100)
 	w.settled()
-	used := w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> $1`, directName)
+	used := w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1`, directName)
 	require.Positive(t, used)
 	require.LessOrEqual(t, used, sessions, "the sessions are the pooler's")
 	w.check()
-	require.NoError(t, second.Ready())
+	w.eventually(0, `SELECT count(*) FROM catchment.outbox`)
+	w.checkPublished()
+	require.True(t, waitFor(func() bool { return second.Ready() == nil }), "%v", second.Ready())
 }

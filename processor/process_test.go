@@ -41,6 +41,9 @@ func (w *world) file(ops string) []byte {
 			"expect_rows": op.ExpectRows, "timeout": duration(op.Timeout),
 			"retry": object{"max_attempts": op.Retry.MaxAttempts, "initial": duration(op.Retry.Initial), "max": duration(op.Retry.Max)},
 		}
+		if p := op.Publish; p != nil {
+			o["publish"] = object{"topic": p.Topic, "key": p.Key, "value": p.Value}
+		}
 		for key, value := range map[string]string{"when": op.When, "entity": op.Entity, "version": op.Version, "guard": op.Guard} {
 			if value != "" {
 				o[key] = value
@@ -52,9 +55,13 @@ func (w *world) file(ops string) []byte {
 	for name, s := range w.cfg.Sources {
 		sources[name] = object{"provider": s.Provider}
 	}
+	results := w.cfg.Kafka.ResultsTopic
+	if results == "" {
+		results = "off"
+	}
 	c := w.cfg.Processor
 	text, err := json.Marshal(object{
-		"kafka":    object{"brokers": w.cfg.Kafka.Brokers, "topic": w.cfg.Kafka.Topic, "create_topic": false},
+		"kafka":    object{"brokers": w.cfg.Kafka.Brokers, "topic": w.cfg.Kafka.Topic, "results_topic": results, "create_topic": false},
 		"postgres": object{"url": w.cfg.Postgres.URL.Reveal(), "max_conns": w.cfg.Postgres.MaxConns},
 		"processor": object{
 			"ops_listen": ops, "group": c.Group, "batch": c.Batch, "migrate": c.Migrate,

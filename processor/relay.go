@@ -12,12 +12,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
 const (
 	relayPoll     = 500 * time.Millisecond // how long a record may wait when no commit of ours wakes the relay
 	relayDelivery = 10 * time.Second       // of a record, until the producer gives up and the rows stay for the next try
+	relayAnswer   = 30 * time.Second       // until a request that is on its way is given up
 	relayLanes    = 4                      // topics that are published to at once
 	relayPause    = 200 * time.Millisecond
 	relayMaxPause = 15 * time.Second
@@ -52,8 +54,9 @@ func (s *Service) relay(ctx context.Context) {
 	if err == nil {
 		var client *kgo.Client
 		// Acknowledged by all replicas in sync, and idempotent: what is sent again within the client is not written twice.
+		// What nobody answers is given up all the same, and published again from its row: there may be no answer for hours.
 		client, err = kgo.NewClient(append(opts,
-			kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(relayDelivery), kgo.UnknownTopicRetries(2),
+			kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(relayDelivery), kgo.AllowIdempotentProduceCancellation(), kgo.UnknownTopicRetries(2),
 			kgo.ProducerLinger(2*time.Millisecond), kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 			kgo.MaxBufferedRecords(1<<20),
 		)...)
@@ -88,8 +91,11 @@ func (r *relay) run(ctx context.Context) {
 	defer wg.Wait()
 	tick := time.NewTicker(relayPoll)
 	defer tick.Stop()
+	pulse := r.svc.dog.watch("the relay")
+	defer r.svc.dog.forget(pulse)
 	for ctx.Err() == nil {
-		topics, err := r.svc.engine.store.OutboxTopics(ctx)
+		pulse.busy("looking for what is to be published", statementTimeout+store.EndTimeout)
+		topics, err := r.waiting(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.svc.log.Debug("the outbox cannot be read", slog.Any("error", err))
 		}
@@ -101,12 +107,19 @@ func (r *relay) run(ctx context.Context) {
 				})
 			}
 		}
+		pulse.idle()
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 		case <-r.svc.engine.publish:
 		}
 	}
+}
+
+func (r *relay) waiting(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	return r.svc.engine.store.OutboxTopics(ctx)
 }
 
 // begin says whether a topic is to be published to now.
@@ -122,9 +135,11 @@ func (r *relay) begin(topic string) bool {
 
 // lane publishes a topic's records until there are none, or it fails.
 func (r *relay) lane(ctx context.Context, topic string) {
+	pulse := r.svc.dog.watch("the relay to topic " + topic)
+	defer r.svc.dog.forget(pulse)
 	var err error
 	for more := true; more && err == nil && ctx.Err() == nil; {
-		more, err = r.once(ctx, topic)
+		more, err = r.once(ctx, topic, pulse)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,12 +163,16 @@ func (r *relay) lane(ctx context.Context, topic string) {
 }
 
 // once publishes a topic's oldest rows, and removes those of which every record was acknowledged.
-func (r *relay) once(ctx context.Context, topic string) (more bool, err error) {
+func (r *relay) once(ctx context.Context, topic string, pulse *pulse) (more bool, err error) {
 	work := context.WithoutCancel(ctx) // what is sent is waited for, so that it is not sent again
-	lane, err := r.svc.engine.store.Lane(ctx, topic, 3*relayDelivery)
+	pulse.busy("reading the outbox", statementTimeout+store.EndTimeout)
+	begin, cancel := context.WithTimeout(ctx, statementTimeout)
+	lane, err := r.svc.engine.store.Lane(begin, topic, relayDelivery+relayAnswer)
+	cancel()
 	if err != nil {
 		return false, err
 	}
+	pulse.busy("publishing", relayDelivery+relayAnswer)
 	var done []int64
 	var failure error
 	acknowledged := 0
@@ -165,18 +184,25 @@ func (r *relay) once(ctx context.Context, topic string) (more bool, err error) {
 			failure = result
 		}
 	}
-	if err := lane.Done(work, done); err != nil {
+	if len(done) > 0 {
+		failpoint.Hit(failpoint.RelayPublished)
+	}
+	pulse.busy("removing what was published", statementTimeout+store.EndTimeout)
+	end, cancel := context.WithTimeout(work, statementTimeout)
+	defer cancel()
+	if err := lane.Done(end, done); err != nil {
 		return false, err
 	}
 	r.svc.metrics.outboxPublished.WithLabelValues(r.label(topic)).Add(float64(acknowledged))
 	if errors.Is(failure, kerr.UnknownTopicOrPartition) {
+		pulse.busy("making the topic", relayAnswer)
 		failure = r.missing(work, topic)
 	}
 	return failure == nil && len(lane.Rows) > 0, failure
 }
 
 // send produces all records and waits for every answer: an error for each row of which not all were acknowledged. An
-// answer comes within relayDelivery, or, where a request is on its way, within that request's own time.
+// answer comes within relayDelivery, or, where a request is on its way then, within relayAnswer more.
 func (r *relay) send(ctx context.Context, rows []store.OutboxRow) []error {
 	var mu sync.Mutex
 	var wg sync.WaitGroup

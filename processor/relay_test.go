@@ -19,6 +19,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -209,7 +210,7 @@ func TestPublishAgainAfterCrash(t *testing.T) {
 	_, err = eng.store.Lane(t.Context(), topic, time.Minute)
 	require.ErrorContains(t, err, "another processor publishes them")
 	require.NoError(t, lane.Done(t.Context(), nil)) // as if it had died: nothing is removed
-	more, err := rel.once(t.Context(), topic)
+	more, err := rel.once(t.Context(), topic, newWatchdog(time.Minute).watch("the relay"))
 	require.NoError(t, err)
 	require.True(t, more)
 	records := w.reads(topic, atLeast(4))
@@ -271,4 +272,28 @@ func TestPublishAlone(t *testing.T) {
 	w.eventually(0, `SELECT count(*) FROM catchment.outbox`)
 	require.Equal(t, "each:succeeded raw:succeeded large:dead", w.text(`SELECT string_agg(operation || ':' || outcome, ' ' ORDER BY operation = 'large', operation) FROM catchment.results`))
 	require.Contains(t, w.text(`SELECT error FROM catchment.results WHERE operation = 'large'`), "expected at most 900000")
+}
+
+// Where Kafka takes records and nobody hears its answers, the relay gives them up in time, and publishes them again. It
+// must not wait for ever: that would look like a hang, and end the processor.
+func TestPublishWithoutAnswers(t *testing.T) {
+	t.Parallel()
+	w := newDatabase(t)
+	w.on(kafkatest.NewFake(t), 1)
+	w.cfg.Kafka.ResultsTopic = w.kc.Topic(t, 1)
+	w.cfg.Operations = []settings.Operation{{Name: "tell", On: settings.On{Source: "shop"}, Publish: &settings.Publish{Topic: w.kc.Topic(t, 1), Value: "raw"}}}
+	r := w.start()
+	w.produce(delivery("shop", "a", "t", `{}`))
+	w.eventually(1, `SELECT count(*) FROM catchment.results`)
+	w.eventually(0, `SELECT count(*) FROM catchment.outbox`)
+	w.kc.WireAll(kafkatest.Mute)
+	w.store(r.engine, partition(7), delivery("shop", "b", "t", `{}`))
+	require.True(t, waitFor(func() bool { return r.metric(t, "catchment_processor_outbox_failures_total") > 0 }), "it waits for ever")
+	w.kc.WireAll(kafkatest.Open)
+	w.eventually(0, `SELECT count(*) FROM catchment.outbox`)
+	ids := map[string]bool{}
+	for _, rec := range w.reads(w.cfg.Operations[0].Publish.Topic, atLeast(2)) {
+		ids[header(rec, "ce_id")] = true
+	}
+	require.Equal(t, map[string]bool{"a/tell/1": true, "b/tell/1": true}, ids)
 }

@@ -90,7 +90,21 @@ func startBouncer(t testing.TB, program, databaseURL string, sessions int) (stri
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		select {
+		case <-ended:
+			t.Errorf("pgtest: pgbouncer has ended by itself: %s", cmd.ProcessState)
+		default:
+		}
+		_ = cmd.Process.Kill()
+		<-ended
+		if t.Failed() {
+			said, _ := os.ReadFile(log.Name())
+			t.Logf("end of pgbouncer's log:\n%s", said[max(0, len(said)-4000):])
+		}
+	})
 	if err := parts.Guard(fmt.Sprintf("kill -9 %d", cmd.Process.Pid)); err != nil {
 		return "", err
 	}

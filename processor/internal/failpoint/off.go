@@ -11,8 +11,8 @@ import (
 // Hit passes a point.
 func Hit(Point) {}
 
-// Watch lets CommitSent be seen on the connections that cfg makes.
+// Watch lets a COMMIT be seen on the connections that cfg makes.
 func Watch(*pgconn.Config) {}
 
-// Arm says that the next COMMIT on the connection is a batch's.
-func Arm(net.Conn) {}
+// Arm says which point is passed when the next COMMIT on the connection is sent.
+func Arm(net.Conn, Point) {}

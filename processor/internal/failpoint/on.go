@@ -64,30 +64,31 @@ func Hit(p Point) {
 	<-t.C
 }
 
-// Watch lets CommitSent be seen on the connections that cfg makes.
+// Watch lets a COMMIT be seen on the connections that cfg makes.
 func Watch(cfg *pgconn.Config) {
 	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, c net.Conn) (net.Conn, error) {
 		return &conn{Conn: c}, nil
 	}
 }
 
-// Arm says that the next COMMIT on the connection is a batch's.
-func Arm(c net.Conn) {
+// Arm says which point is passed when the next COMMIT on the connection is sent.
+func Arm(c net.Conn, p Point) {
 	if w, ok := c.(*conn); ok {
-		w.armed.Store(true)
+		w.armed.Store(&p)
 	}
 }
 
 type conn struct {
 	net.Conn
-	armed atomic.Bool
+	armed atomic.Pointer[Point]
 }
 
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	if c.armed.Load() && bytes.Contains(bytes.ToLower(b), []byte("commit\x00")) {
-		c.armed.Store(false)
-		Hit(CommitSent)
+	if bytes.Contains(bytes.ToLower(b), []byte("commit\x00")) {
+		if p := c.armed.Swap(nil); p != nil {
+			Hit(*p)
+		}
 	}
 	return n, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
 // Selection says which dead letters or events are meant. What is not set selects all.
@@ -203,6 +204,7 @@ func (t *Tx) Advance(ctx context.Context, j *Job, last int64, more Tally, pause 
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
 		return &OwnError{"move the job on", err}
 	}
+	t.arm(failpoint.JobCommitSent)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/packed"
 )
 
@@ -107,6 +108,9 @@ func (s *Store) Lane(ctx context.Context, topic string, idle time.Duration) (*La
 		tx.Rollback(ctx)
 		return nil, fmt.Errorf("outbox of topic %s: %w", topic, err)
 	}
+	if len(l.Rows) > 0 {
+		failpoint.Hit(failpoint.RelayClaimed)
+	}
 	return l, nil
 }
 
@@ -140,7 +144,13 @@ func (l *Lane) Done(ctx context.Context, ids []int64) error {
 	if _, err := l.tx.tx.Exec(ctx, `DELETE FROM catchment.outbox WHERE topic = $1 AND id = ANY($2)`, l.topic, ids); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
-	return l.tx.Commit(ctx)
+	failpoint.Hit(failpoint.RelayBeforeCommit)
+	l.tx.arm(failpoint.RelayCommitSent)
+	if err := l.tx.Commit(ctx); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	failpoint.Hit(failpoint.RelayAfterCommit)
+	return nil
 }
 
 // OutboxTopics names the topics for which something waits.

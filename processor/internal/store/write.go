@@ -105,9 +105,12 @@ func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID,
 	if moved != 1 {
 		return ErrFenced
 	}
-	failpoint.Arm(t.tx.Conn().PgConn().Conn())
+	t.arm(failpoint.CommitSent)
 	return nil
 }
+
+// arm says which point the transaction's COMMIT passes.
+func (t *Tx) arm(p failpoint.Point) { failpoint.Arm(t.tx.Conn().PgConn().Conn(), p) }
 
 // WriteFree is Write for a batch that moves no position.
 func (t *Tx) WriteFree(ctx context.Context, w *Writes) error {
