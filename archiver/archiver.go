@@ -42,6 +42,7 @@ type Service struct {
 	cfg     settings.Archiver
 	options []kgo.Opt
 	store   objstore.Store
+	copy    objstore.Store // of the checkpoints; nil: none
 	key     *checkpoint.Key
 	writer  string // UUID of this process, in every segment's footer
 	log     *slog.Logger
@@ -60,10 +61,16 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if err != nil {
 		return nil, fmt.Errorf("archive.url: %w", err)
 	}
-	return newService(cfg, log, reg, store)
+	var second objstore.Store
+	if cfg.Archive.CheckpointCopy != "" {
+		if second, err = objstore.Open(context.Background(), cfg.Archive.CheckpointCopy); err != nil {
+			return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
+		}
+	}
+	return newService(cfg, log, reg, store, second)
 }
 
-func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, store objstore.Store) (*Service, error) {
+func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, store, second objstore.Store) (*Service, error) {
 	key, err := checkpoint.NewKey(cfg.Archive.CheckpointKey.Reveal())
 	if err != nil {
 		return nil, err
@@ -73,7 +80,7 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 		return nil, err
 	}
 	s := &Service{
-		kafka: cfg.Kafka, cfg: cfg.Archiver, options: options, store: store, key: key,
+		kafka: cfg.Kafka, cfg: cfg.Archiver, options: options, store: store, copy: second, key: key,
 		writer: uuid.NewString(), log: log.With(slog.String("service", "archiver")),
 		budget: &budget{limit: int64(cfg.Archiver.BufferBytes)},
 	}
@@ -126,11 +133,18 @@ func (s *Service) Run(ctx context.Context) error {
 // proveStore does not return before the store is proven or ctx ends.
 func (s *Service) proveStore(ctx context.Context) error {
 	s.wait("waiting for the archive's store")
-	var unsafe error
-	_ = s.retry(ctx, "probe the store", func() error {
-		err := objstore.Probe(ctx, s.store)
+	if err := s.prove(ctx, "archive.url", s.store); err != nil || s.copy == nil {
+		return err
+	}
+	s.wait("waiting for the second place of the archive's checkpoints")
+	return s.prove(ctx, "archive.checkpoint_copy", s.copy)
+}
+
+func (s *Service) prove(ctx context.Context, name string, store objstore.Store) (unsafe error) {
+	_ = s.retry(ctx, "probe "+name, func() error {
+		err := objstore.Probe(ctx, store)
 		if errors.Is(err, objstore.ErrUnsafe) {
-			unsafe = fmt.Errorf("archive.url: %w", err)
+			unsafe = fmt.Errorf("%s: %w", name, err)
 			return nil
 		}
 		return s.stored(err)

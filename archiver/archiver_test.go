@@ -46,6 +46,7 @@ type rig struct {
 	topic   string
 	client  *kgo.Client // produces
 	store   objstore.Store
+	second  objstore.Store // of the archivers' checkpoints; nil: what cfg says
 	cfg     settings.File
 	made    int64 // records produced
 }
@@ -84,7 +85,13 @@ func (r *rig) start(store objstore.Store) *running {
 	}
 	log := slog.New(slog.NewTextHandler(r.Output(), nil))
 	cfg := r.cfg
-	s, err := newService(&cfg, log, prometheus.NewRegistry(), store)
+	second := r.second
+	if second == nil {
+		var err error
+		second, err = archive.OpenCopy(r.Context(), cfg.Archive)
+		require.NoError(r, err)
+	}
+	s, err := newService(&cfg, log, prometheus.NewRegistry(), store, second)
 	require.NoError(r, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &running{s, cancel, make(chan error, 1)}
@@ -721,7 +728,7 @@ func TestUnsafeStoreIsRefused(t *testing.T) {
 		}
 		return nil
 	}}
-	s, err := newService(&r.cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), careless)
+	s, err := newService(&r.cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), careless, nil)
 	require.NoError(t, err)
 	require.ErrorIs(t, s.Run(t.Context()), objstore.ErrUnsafe)
 }

@@ -92,6 +92,11 @@ func (c *consumer) run(parent context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { c.watchTopic(ctx) })
 	background.Go(func() { c.commitLoop(ctx) })
+	background.Go(func() {
+		if c.waitAdmitted(ctx) {
+			cancel(errAdmitted)
+		}
+	})
 	go func() {
 		select {
 		case <-c.replaced:
@@ -293,7 +298,7 @@ func (c *consumer) newPartition(number int32) *partition {
 		c: c, number: number, ctx: ctx, cancel: cancel,
 		log: c.log.With(slog.Int("partition", int(number))),
 		chain: &chain.Chain{
-			Store: c.store, Kind: c.kind, Key: c.key,
+			Store: c.store, Copy: c.copy, Kind: c.kind, Key: c.key,
 			Partition: layout.Partition{Topic: c.topic, TopicID: c.topicID, Number: number},
 		},
 		wake: make(chan struct{}, 1), pressed: make(chan struct{}, 1),

@@ -3,9 +3,7 @@
 package archive
 
 import (
-	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +35,10 @@ type (
 	Attribute = row.Attribute
 	// Checkpoint says what one segment is.
 	Checkpoint = checkpoint.Checkpoint
+	// Gap says that a run of offsets is lost, who says so and why.
+	Gap = checkpoint.Gap
+	// Link is a Checkpoint, or a Gap in the place of one.
+	Link = checkpoint.Link
 )
 
 // The kinds of records.
@@ -53,6 +55,18 @@ func Open(ctx context.Context, a settings.Archive) (Store, error) {
 	s, err := objstore.Open(ctx, a.URL)
 	if err != nil {
 		return nil, fmt.Errorf("archive.url: %w", err)
+	}
+	return s, nil
+}
+
+// OpenCopy returns the second place of the archive's checkpoints, or nil when there is none. It does not connect.
+func OpenCopy(ctx context.Context, a settings.Archive) (Store, error) {
+	if a.CheckpointCopy == "" {
+		return nil, nil
+	}
+	s, err := objstore.Open(ctx, a.CheckpointCopy)
+	if err != nil {
+		return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
 	}
 	return s, nil
 }
@@ -97,23 +111,36 @@ func segments(ctx context.Context, s Store, prefix string) iter.Seq2[Segment, er
 	}
 }
 
-// Checkpoints yields the checkpoints of a partition's chain from the segment that holds offset from on, in order.
+// Checkpoints yields the checkpoints of a partition's chain from the segment that holds offset from on, in order. It
+// leaves gaps out.
 func Checkpoints(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[*Checkpoint, error] {
 	return func(yield func(*Checkpoint, error) bool) {
+		for l, err := range Links(ctx, s, p, from) {
+			if (err != nil || l.Checkpoint != nil) && !yield(l.Checkpoint, err) {
+				return
+			}
+		}
+	}
+}
+
+// Links yields the objects of a partition's chain from the one that holds offset from on, in order. It stops after an
+// error of the store.
+func Links(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[Link, error] {
+	return func(yield func(Link, error) bool) {
 		before, err := lastKey(ctx, s, p, from)
 		if err != nil {
-			yield(nil, err)
+			yield(Link{}, err)
 			return
 		}
-		if before != "" && !readCheckpoint(ctx, s, before, yield) {
+		if before != "" && !readLink(ctx, s, before, yield) {
 			return
 		}
 		for key, err := range s.List(ctx, p.Checkpoints(), before) {
 			if err != nil {
-				yield(nil, err)
+				yield(Link{}, err)
 				return
 			}
-			if !readCheckpoint(ctx, s, key, yield) {
+			if !readLink(ctx, s, key, yield) {
 				return
 			}
 		}
@@ -143,16 +170,16 @@ func lastKey(ctx context.Context, s Store, p Partition, offset int64) (last stri
 	}
 }
 
-func readCheckpoint(ctx context.Context, s Store, key string, yield func(*Checkpoint, error) bool) bool {
+func readLink(ctx context.Context, s Store, key string, yield func(Link, error) bool) bool {
 	object, err := s.Read(ctx, key, 0, -1)
 	if err != nil {
-		return yield(nil, err)
+		return yield(Link{}, err)
 	}
-	cp, err := checkpoint.Parse(object)
+	l, err := checkpoint.ParseLink(object)
 	if err != nil {
-		return yield(nil, fmt.Errorf("%s: %w", key, err))
+		return yield(Link{}, fmt.Errorf("%s: %w", key, err))
 	}
-	return yield(cp, nil)
+	return yield(l, nil)
 }
 
 // Place is where a record lies.
@@ -256,20 +283,26 @@ func Records(ctx context.Context, s Store, key string) iter.Seq2[*Record, error]
 	}
 }
 
-// From yields the records of a partition from an offset on, in order and without a gap, to the end of the archive. Each
+// From yields the records of a partition from an offset on, in order and without a hole, to the end of the archive. Each
 // segment is what its checkpoint says. The error wraps ErrNotFound where the archive does not hold the next offset, and
-// nothing is yielded behind it.
+// is a *LostError where a gap says that it never will; nothing is yielded behind it.
 func From(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
 		next := from
-		for cp, err := range Checkpoints(ctx, s, p, from) {
-			switch {
-			case err != nil:
+		for l, err := range Links(ctx, s, p, from) {
+			if err != nil {
 				yield(nil, err)
 				return
-			case cp.Last < next:
+			}
+			if l.Gap != nil && l.Gap.First <= next && next <= l.Gap.Last {
+				yield(nil, &LostError{l.Gap})
+				return
+			}
+			cp := l.Checkpoint
+			if cp == nil || cp.Last < next {
 				continue
-			case cp.First > next:
+			}
+			if cp.First > next {
 				yield(nil, fmt.Errorf("%s offset %d: %w: the next segment begins at %d", p, next, ErrNotFound, cp.First))
 				return
 			}
@@ -297,6 +330,17 @@ func From(ctx context.Context, s Store, p Partition, from int64) iter.Seq2[*Reco
 		}
 	}
 }
+
+// LostError says that a gap in the archive was admitted: the offsets are lost.
+type LostError struct{ Gap *Gap }
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("%s: offsets %d to %d are lost, as %s admitted on %s: %s",
+		e.Gap.Partition, e.Gap.First, e.Gap.Last, e.Gap.Actor, e.Gap.Time.Format(time.DateOnly), e.Gap.Reason)
+}
+
+// Is makes a lost offset one that the archive does not hold.
+func (e *LostError) Is(target error) bool { return target == ErrNotFound }
 
 // whole reads a segment whose bytes are those of its checkpoint.
 func whole(ctx context.Context, s Store, cp *Checkpoint) (*segment.File, error) {
@@ -364,169 +408,4 @@ func (r *remote) block(number int64) ([]byte, error) {
 	}
 	r.blocks[number] = b
 	return b, nil
-}
-
-// Problem is one thing that is wrong with the archive.
-type Problem struct {
-	Key  string // of the object, or of the chain's start
-	What string
-}
-
-func (p Problem) String() string { return p.Key + ": " + p.What }
-
-// Check reads the whole archive, deliveries and results: each chain is gapless and free of overlaps from its start to its last checkpoint,
-// each checkpoint names the one before, each segment is what its checkpoint says and names the one before, and no
-// segment stands outside a chain. visit, which may be nil, gets every record. The error is the store's or visit's.
-func Check(ctx context.Context, s Store, visit func(*Record) error) ([]Problem, error) {
-	c := &checker{ctx: ctx, store: s, visit: visit, chained: map[string]bool{}}
-	tips := map[Partition]*chainEnd{}
-	for key, err := range s.List(ctx, layout.AllCheckpoints(), "") {
-		if err != nil {
-			return nil, err
-		}
-		p, _, err := layout.ParseCheckpoint(key)
-		if err != nil {
-			c.problem(key, "%v", err)
-			continue
-		}
-		if tips[p] == nil {
-			if tips[p], err = c.start(p); err != nil {
-				return nil, err
-			}
-		}
-		if err := c.link(key, p, tips[p]); err != nil {
-			return nil, err
-		}
-	}
-	for _, kind := range layout.Kinds() {
-		if err := c.strays(kind); err != nil {
-			return nil, err
-		}
-	}
-	return c.problems, nil
-}
-
-// strays finds the segments that no chain knows.
-func (c *checker) strays(kind Kind) error {
-	for found, err := range SegmentsOfKind(c.ctx, c.store, kind) {
-		switch {
-		case found.Key == "":
-			return err
-		case err != nil:
-			c.problem(found.Key, "%v", err)
-		case !c.chained[found.Key]:
-			c.problem(found.Key, "no checkpoint names this segment")
-		}
-	}
-	return nil
-}
-
-// chainEnd is how far a chain was checked.
-type chainEnd struct {
-	next                int64 // -1: unknown
-	segment, checkpoint string
-}
-
-type checker struct {
-	ctx      context.Context
-	store    Store
-	visit    func(*Record) error
-	chained  map[string]bool
-	problems []Problem
-}
-
-func (c *checker) problem(key, format string, args ...any) {
-	c.problems = append(c.problems, Problem{key, fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) start(p Partition) (*chainEnd, error) {
-	object, err := c.store.Read(c.ctx, p.Start(), 0, -1)
-	if errors.Is(err, objstore.ErrNotFound) {
-		c.problem(p.Start(), "the chain has no start")
-		return &chainEnd{next: -1}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	end := &chainEnd{}
-	last := object[bytes.LastIndexByte(bytes.TrimSuffix(object, []byte("\n")), '\n')+1:]
-	if _, err := fmt.Sscanf(string(last), "first %d\n", &end.next); err != nil {
-		c.problem(p.Start(), "malformed")
-		end.next = -1
-	}
-	return end, nil
-}
-
-// link checks one checkpoint and its segment.
-func (c *checker) link(key string, p Partition, end *chainEnd) error {
-	object, err := c.store.Read(c.ctx, key, 0, -1)
-	if err != nil {
-		return err
-	}
-	cp, err := checkpoint.Parse(object)
-	if err != nil {
-		c.problem(key, "%v", err)
-		return nil
-	}
-	if cp.Partition != p || p.Checkpoint(cp.First) != key {
-		c.problem(key, "it is of another place")
-	}
-	if end.next >= 0 && cp.First != end.next {
-		c.problem(key, "expected offset %d, found %d", end.next, cp.First)
-	}
-	if cp.Previous != end.checkpoint {
-		c.problem(key, "it does not name the checkpoint before")
-	}
-	c.chained[cp.Segment] = true
-	if err := c.segment(cp, end.segment); err != nil {
-		return err
-	}
-	*end = chainEnd{cp.Last + 1, cp.SHA256, checkpoint.Hash(object)}
-	return nil
-}
-
-// visitError tells visit's errors from the segment's.
-type visitError struct{ error }
-
-func (c *checker) segment(cp *Checkpoint, previous string) error {
-	body, err := c.store.Read(c.ctx, cp.Segment, 0, -1)
-	if errors.Is(err, objstore.ErrNotFound) {
-		c.problem(cp.Segment, "is missing")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if int64(len(body)) != cp.Size || checkpoint.Hash(body) != cp.SHA256 {
-		c.problem(cp.Segment, "its bytes are not those of its checkpoint")
-	}
-	f, err := segment.OpenBytes(body)
-	if err != nil {
-		c.problem(cp.Segment, "%v", err)
-		return nil
-	}
-	if f.Partition != cp.Partition || f.First != cp.First || f.Last != cp.Last || hex.EncodeToString(f.Root[:]) != cp.Root {
-		c.problem(cp.Segment, "its footer does not say what its checkpoint says")
-	}
-	if f.Previous != previous {
-		c.problem(cp.Segment, "it does not name the segment before")
-	}
-	err = f.Verify(func(w *row.Row) error {
-		if c.visit == nil {
-			return nil
-		}
-		if err := c.visit(w); err != nil {
-			return visitError{err}
-		}
-		return nil
-	})
-	if stopped, ok := errors.AsType[visitError](err); ok {
-		return stopped.error
-	}
-	if err != nil {
-		c.problem(cp.Segment, "%v", err)
-	} else if is, err := layout.ParseSegment(cp.Segment); err != nil || f.Key(is.Kind) != cp.Segment {
-		c.problem(cp.Segment, "it is of another day")
-	}
-	return nil
 }

@@ -209,8 +209,13 @@ func (f *File) checkAddresses(need []Section) (errs config.Errors) {
 	address(NeedIngress, "ingress.ops_listen", f.Ingress.OpsListen, 0)
 	address(NeedProcessor, "processor.ops_listen", f.Processor.OpsListen, 0)
 	address(NeedArchiver, "archiver.ops_listen", f.Archiver.OpsListen, 0)
-	if u, err := url.Parse(f.Archive.URL); slices.Contains(need, NeedArchive) && f.Archive.URL != "" && (err != nil || u.Scheme != "file" && u.Scheme != "s3") {
-		add("archive.url", "expected file:///path or s3://bucket, found %q", f.Archive.URL)
+	for _, place := range []struct{ path, url string }{{"archive.url", f.Archive.URL}, {"archive.checkpoint_copy", f.Archive.CheckpointCopy}} {
+		if u, err := url.Parse(place.url); slices.Contains(need, NeedArchive) && place.url != "" && (err != nil || u.Scheme != "file" && u.Scheme != "s3") {
+			add(place.path, "expected file:///path or s3://bucket, found %q", place.url)
+		}
+	}
+	if slices.Contains(need, NeedArchive) && f.Archive.CheckpointCopy != "" && f.Archive.CheckpointCopy == f.Archive.URL {
+		add("archive.checkpoint_copy", "expected another place than archive.url")
 	}
 	for path, text := range map[string]string{"postgres.url": f.Postgres.URL.Reveal(), "postgres.migrate_url": f.Postgres.MigrateURL.Reveal()} {
 		if !slices.Contains(need, NeedPostgres) || text == "" || !strings.Contains(text, "://") {

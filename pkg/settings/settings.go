@@ -81,6 +81,8 @@ type Postgres struct {
 type Archive struct {
 	URL           string        `yaml:"url" required:"true" doc:"file:///path or s3://bucket/prefix?region=…&endpoint=…"`
 	CheckpointKey config.Secret `yaml:"checkpoint_key" doc:"Ed25519 signer key in the form of a C2SP signed note, or file:PATH; empty: checkpoints are not signed"`
+
+	CheckpointCopy string `yaml:"checkpoint_copy" doc:"a second place for checkpoints, as a URL like archive.url, where whoever can write to the archive cannot: it shows when the archive's end was cut off; nothing is archived while it is away"`
 }
 
 // Ingress configures the HTTP service.

@@ -31,6 +31,7 @@ type Chain struct {
 	Kind      layout.Kind // of its records
 	Partition layout.Partition
 	Key       *checkpoint.Key // may be nil
+	Copy      objstore.Store  // a second place for checkpoints and gaps; may be nil
 }
 
 // Tip is where a chain ends.
@@ -48,9 +49,16 @@ const listWindow = 1 << 16
 // Locate finds the chain's end in the store. committed is Kafka's offset, or negative: it only saves listing. ok is
 // false when the chain has not begun.
 func (c *Chain) Locate(ctx context.Context, committed int64) (tip Tip, ok bool, err error) {
-	key, err := c.lastCheckpoint(ctx, committed)
+	copied, err := c.lastCopied(ctx, committed) // before the store is asked: it may only have more
 	if err != nil {
 		return Tip{}, false, err
+	}
+	key, err := c.last(ctx, c.Store, committed)
+	if err != nil {
+		return Tip{}, false, err
+	}
+	if key < copied {
+		return Tip{}, false, fmt.Errorf("%w: the second place has %s, which the archive does not have any more: it was rolled back", ErrConflict, copied)
 	}
 	if key == "" {
 		return c.readStart(ctx)
@@ -59,15 +67,15 @@ func (c *Chain) Locate(ctx context.Context, committed int64) (tip Tip, ok bool, 
 	if err != nil {
 		return Tip{}, false, err
 	}
-	cp, err := c.parse(key, object)
-	if err != nil {
-		return Tip{}, false, err
+	tip, _, err = c.tipAt(key, object)
+	if err == nil {
+		err = c.catchUp(ctx, copied, key, object)
 	}
-	tip, err = tipAfter(cp, object)
 	return tip, err == nil, err
 }
 
-func (c *Chain) lastCheckpoint(ctx context.Context, committed int64) (string, error) {
+// last is the last key among the chain's checkpoints in a store; "" when there is none.
+func (c *Chain) last(ctx context.Context, store objstore.Store, committed int64) (string, error) {
 	prefix := c.Partition.Checkpoints()
 	for window := int64(listWindow); ; window *= 16 {
 		after := ""
@@ -75,7 +83,7 @@ func (c *Chain) lastCheckpoint(ctx context.Context, committed int64) (string, er
 			after = c.Partition.Checkpoint(committed - window)
 		}
 		last := ""
-		for key, err := range c.Store.List(ctx, prefix, after) {
+		for key, err := range store.List(ctx, prefix, after) {
 			if err != nil {
 				return "", err
 			}
@@ -87,30 +95,35 @@ func (c *Chain) lastCheckpoint(ctx context.Context, committed int64) (string, er
 	}
 }
 
-// parse reads a checkpoint and holds it against its key.
-func (c *Chain) parse(key string, object []byte) (*checkpoint.Checkpoint, error) {
-	cp, err := checkpoint.Parse(object)
+// tipAt reads a checkpoint or a gap, holds it against its key, and says where the chain goes on behind it.
+func (c *Chain) tipAt(key string, object []byte) (Tip, checkpoint.Link, error) {
+	l, err := checkpoint.ParseLink(object)
 	if err == nil {
 		err = c.Key.Check(object)
 	}
-	if err == nil && (cp.Partition != c.Partition || c.Partition.Checkpoint(cp.First) != key) {
+	var tip Tip
+	var p layout.Partition
+	var first int64
+	switch {
+	case err != nil:
+	case l.Gap != nil:
+		p, first = l.Gap.Partition, l.Gap.First
+		tip = Tip{Next: l.Gap.Last + 1, LeaderEpoch: -1, Segment: l.Gap.Segment}
+	default:
+		p, first = l.Checkpoint.Partition, l.Checkpoint.First
+		tip = Tip{Next: l.Checkpoint.Last + 1, LeaderEpoch: l.Checkpoint.LeaderEpoch, Segment: l.Checkpoint.SHA256}
+		var is layout.Segment
+		is, err = layout.ParseSegment(l.Checkpoint.Segment)
+		tip.Day = is.Day
+	}
+	if err == nil && (p != c.Partition || p.Checkpoint(first) != key) {
 		err = errors.New("it is of another place")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
+		return Tip{}, l, fmt.Errorf("%w: %s: %w", ErrConflict, key, err)
 	}
-	return cp, nil
-}
-
-func tipAfter(cp *checkpoint.Checkpoint, object []byte) (Tip, error) {
-	s, err := layout.ParseSegment(cp.Segment)
-	if err != nil {
-		return Tip{}, fmt.Errorf("%w: checkpoint: %w", ErrConflict, err)
-	}
-	return Tip{
-		Next: cp.Last + 1, LeaderEpoch: cp.LeaderEpoch, Day: s.Day,
-		Segment: cp.SHA256, Checkpoint: checkpoint.Hash(object),
-	}, nil
+	tip.Checkpoint = checkpoint.Hash(object)
+	return tip, l, nil
 }
 
 const startTitle = "catchment archive start v1"
@@ -118,8 +131,7 @@ const startTitle = "catchment archive start v1"
 // Begin fixes where the chain begins, once for all archivers: without that, two that start while Kafka's retention
 // moves the log's start would begin at two places. It returns the tip that counts, which may be another's.
 func (c *Chain) Begin(ctx context.Context, first int64) (Tip, error) {
-	text := fmt.Sprintf("%s\npartition %s\nfirst %d\n", startTitle, c.Partition, first)
-	err := c.Store.Create(ctx, c.Partition.Start(), []byte(text))
+	err := c.Store.Create(ctx, c.Partition.Start(), []byte(startText(c.Partition, first)))
 	if err != nil && !errors.Is(err, objstore.ErrExists) {
 		return Tip{}, err
 	}
@@ -138,13 +150,26 @@ func (c *Chain) readStart(ctx context.Context) (Tip, bool, error) {
 	if err != nil {
 		return Tip{}, false, err
 	}
-	head := fmt.Sprintf("%s\npartition %s\nfirst ", startTitle, c.Partition)
-	number, ok := strings.CutPrefix(string(object), head)
-	first, err := strconv.ParseInt(strings.TrimSuffix(number, "\n"), 10, 64)
-	if !ok || err != nil {
-		return Tip{}, false, fmt.Errorf("%w: %s is malformed", ErrConflict, c.Partition.Start())
+	first, err := ParseStart(c.Partition, object)
+	if err != nil {
+		return Tip{}, false, fmt.Errorf("%w: %s: %w", ErrConflict, c.Partition.Start(), err)
 	}
 	return Tip{Next: first, LeaderEpoch: -1}, true, nil
+}
+
+func startText(p layout.Partition, first int64) string {
+	return fmt.Sprintf("%s\npartition %s\nfirst %d\n", startTitle, p, first)
+}
+
+// ParseStart reads the object that says at which offset a partition's chain begins.
+func ParseStart(p layout.Partition, object []byte) (first int64, err error) {
+	head := strings.TrimSuffix(startText(p, 0), "0\n")
+	number, _ := strings.CutPrefix(string(object), head)
+	first, err = strconv.ParseInt(strings.TrimSuffix(number, "\n"), 10, 64)
+	if err != nil || startText(p, first) != string(object) {
+		return 0, errors.New("it is malformed")
+	}
+	return first, nil
 }
 
 // Added is what became of a segment.
@@ -264,23 +289,45 @@ func (c *Chain) seal(ctx context.Context, tip Tip, s *segment.Segment) (Tip, err
 	if err != nil {
 		return Tip{}, err
 	}
-	key := c.Partition.Checkpoint(s.First)
-	err = c.Store.Create(ctx, key, object)
+	after, there, err := c.put(ctx, c.Partition.Checkpoint(s.First), object)
+	if err == nil && (there.Checkpoint == nil || *there.Checkpoint != *cp) {
+		err = fmt.Errorf("%w: %s is of another segment", ErrConflict, c.Partition.Checkpoint(s.First))
+	}
+	return after, err
+}
+
+// put creates a checkpoint or a gap, in the second place as well, and returns what stands there now: another's may
+// have been first.
+func (c *Chain) put(ctx context.Context, key string, object []byte) (Tip, checkpoint.Link, error) {
+	err := c.Store.Create(ctx, key, object)
 	if errors.Is(err, objstore.ErrExists) {
-		if object, err = c.Store.Read(ctx, key, 0, -1); err != nil {
-			return Tip{}, err
-		}
-		there, err := c.parse(key, object)
-		if err != nil {
-			return Tip{}, err
-		}
-		if *there != *cp {
-			return Tip{}, fmt.Errorf("%w: %s is of another segment", ErrConflict, key)
-		}
-		return tipAfter(there, object)
+		object, err = c.Store.Read(ctx, key, 0, -1)
 	}
 	if err != nil {
-		return Tip{}, err
+		return Tip{}, checkpoint.Link{}, err
 	}
-	return tipAfter(cp, object)
+	tip, there, err := c.tipAt(key, object)
+	if err == nil {
+		err = c.copy(ctx, key, object)
+	}
+	return tip, there, err
+}
+
+// Admit writes a gap at the tip: the offsets to last are lost. It returns the gap that stands there, which may be of an
+// earlier call, and the tip behind it.
+func (c *Chain) Admit(ctx context.Context, tip Tip, last int64, actor, reason string, now time.Time) (*checkpoint.Gap, Tip, error) {
+	gap := &checkpoint.Gap{
+		Partition: c.Partition, First: tip.Next, Last: last, Time: now.UTC().Truncate(time.Second), Actor: actor, Reason: reason,
+		Segment: tip.Segment, Previous: tip.Checkpoint,
+	}
+	object, err := c.Key.Object(gap)
+	if err != nil {
+		return nil, Tip{}, err
+	}
+	key := c.Partition.Checkpoint(gap.First)
+	after, there, err := c.put(ctx, key, object)
+	if err == nil && there.Gap == nil {
+		err = fmt.Errorf("%w: %s is a segment's: the archiver has found the records", ErrConflict, key)
+	}
+	return there.Gap, after, err
 }

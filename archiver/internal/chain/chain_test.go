@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -192,4 +193,112 @@ func TestStoreErrorsAreNoConflicts(t *testing.T) {
 	_, err := c.Add(ctx, Tip{}, segmentOf(t, Tip{}, 0, 1, ""))
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, ErrConflict)
+}
+
+// The second place gets every checkpoint; what a crash kept from it is written when the chain is found again, and an
+// archive that has less than it was rolled back.
+func TestSecondPlace(t *testing.T) {
+	c := newChain(t)
+	second := newChain(t).Store
+	keys := func(s objstore.Store) (keys []string) {
+		for key, err := range s.List(t.Context(), c.Partition.Checkpoints(), "") {
+			require.NoError(t, err)
+			keys = append(keys, key)
+		}
+		return keys
+	}
+	add := func(tip Tip) Tip {
+		added, err := c.Add(t.Context(), tip, segmentOf(t, tip, tip.Next, tip.Next+9, ""))
+		require.NoError(t, err)
+		return added.Tip
+	}
+	tip := add(add(begin(t, c)))
+	c.Copy = second // set up later: the last one names those before
+	again, ok, err := c.Locate(t.Context(), -1)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, tip, again)
+	require.Equal(t, keys(c.Store)[1:], keys(second))
+
+	c.Copy = nil // three crashes between the two places
+	tip = add(add(add(tip)))
+	c.Copy = second
+	_, _, err = c.Locate(t.Context(), tip.Next)
+	require.NoError(t, err)
+	require.Equal(t, keys(c.Store)[1:], keys(second))
+
+	c.Copy = &failing{Store: second}
+	s := segmentOf(t, tip, tip.Next, tip.Next+9, "")
+	_, err = c.Add(t.Context(), tip, s)
+	require.ErrorIs(t, err, errAway, "nothing is archived while the second place is away")
+	require.NotErrorIs(t, err, ErrConflict)
+	c.Copy = second
+	added, err := c.Add(t.Context(), tip, s)
+	require.NoError(t, err)
+	require.Equal(t, keys(c.Store)[1:], keys(second))
+	last := keys(second)[len(keys(second))-1]
+	here, err := c.Store.Read(t.Context(), last, 0, -1)
+	require.NoError(t, err)
+	there, err := second.Read(t.Context(), last, 0, -1)
+	require.NoError(t, err)
+	require.Equal(t, here, there)
+
+	_, after, err := c.Admit(t.Context(), added.Tip, added.Tip.Next+4, "ada", "lost", noon)
+	require.NoError(t, err)
+	require.Equal(t, keys(c.Store)[1:], keys(second), "gaps as well")
+
+	fresh := newChain(t) // the archive is as it was before
+	fresh.Copy = second
+	_, _, err = fresh.Locate(t.Context(), after.Next)
+	require.ErrorIs(t, err, ErrConflict)
+	require.ErrorContains(t, err, "rolled back")
+
+	other := newChain(t) // another history
+	other.Copy = second
+	tip, err = other.Begin(t.Context(), 10)
+	require.NoError(t, err)
+	_, err = other.Add(t.Context(), tip, segmentOf(t, tip, 10, 12, "forged"))
+	require.ErrorIs(t, err, ErrConflict)
+}
+
+var errAway = errors.New("away")
+
+// failing is a store that takes nothing.
+type failing struct{ objstore.Store }
+
+func (*failing) Create(context.Context, string, []byte) error { return errAway }
+
+func TestAdmittedGap(t *testing.T) {
+	c := newChain(t)
+	tip := begin(t, c)
+	added, err := c.Add(t.Context(), tip, segmentOf(t, tip, 0, 9, ""))
+	require.NoError(t, err)
+	gap, after, err := c.Admit(t.Context(), added.Tip, 24, "ada", "lost", noon.Add(time.Millisecond))
+	require.NoError(t, err)
+	require.Equal(t, []int64{10, 24}, []int64{gap.First, gap.Last})
+	require.Equal(t, Tip{Next: 25, LeaderEpoch: -1, Segment: added.Tip.Segment, Checkpoint: after.Checkpoint}, after)
+	found, ok, err := c.Locate(t.Context(), -1)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, after, found)
+
+	// Two people admit it at once: the first one's stands.
+	theirs, again, err := c.Admit(t.Context(), added.Tip, 30, "bob", "too", noon)
+	require.NoError(t, err)
+	require.Equal(t, gap, theirs)
+	require.Equal(t, after, again)
+
+	// The next segment names the one before the gap.
+	added, err = c.Add(t.Context(), after, segmentOf(t, after, 25, 29, ""))
+	require.NoError(t, err)
+	require.EqualValues(t, 30, added.Tip.Next)
+
+	// A gap is no segment's checkpoint, and a segment's none of a gap.
+	_, _, err = c.Admit(t.Context(), after, 40, "ada", "lost", noon)
+	require.ErrorIs(t, err, ErrConflict)
+	_, after, err = c.Admit(t.Context(), added.Tip, 40, "ada", "lost", noon)
+	require.NoError(t, err)
+	require.EqualValues(t, 41, after.Next)
+	_, err = c.Add(t.Context(), added.Tip, segmentOf(t, added.Tip, 30, 35, ""))
+	require.ErrorIs(t, err, ErrConflict)
 }

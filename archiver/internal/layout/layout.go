@@ -83,6 +83,19 @@ func (p Partition) Checkpoints() string { return checkpoints + p.String() + "/" 
 // Start is the key of the object that says where the partition's chain begins.
 func (p Partition) Start() string { return starts + p.String() }
 
+// AllStarts is the prefix of the starts of all partitions.
+func AllStarts() string { return starts }
+
+// ParseStart is the inverse of Partition.Start.
+func ParseStart(key string) (Partition, error) {
+	name, ok := strings.CutPrefix(key, starts)
+	p, err := ParsePartition(name)
+	if !ok || err != nil {
+		return p, fmt.Errorf("%q is not a chain's start", key)
+	}
+	return p, nil
+}
+
 // AllCheckpoints is the prefix of the checkpoints of all partitions.
 func AllCheckpoints() string { return checkpoints }
 
