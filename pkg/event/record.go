@@ -160,8 +160,11 @@ func Decode(r *kgo.Record) (*Delivery, error) {
 func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 	d = &Delivery{Body: r.Value, Headers: make([]Header, 0, len(r.Headers))}
 	var seen uint32
+	values := joinValues(r)
 	for i := range r.Headers {
-		k, v := r.Headers[i].Key, string(r.Headers[i].Value)
+		n := len(r.Headers[i].Value)
+		k, v := r.Headers[i].Key, values[:n]
+		values = values[n:]
 		if name, ok := strings.CutPrefix(k, prefixHTTP); ok {
 			d.Headers = append(d.Headers, Header{name, v})
 			continue
@@ -194,6 +197,20 @@ func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 		d.Type = ""
 	}
 	return d, rest, nil
+}
+
+// joinValues is all values of the record's headers in one text, because each for itself would be an allocation.
+func joinValues(r *kgo.Record) string {
+	n := 0
+	for i := range r.Headers {
+		n += len(r.Headers[i].Value)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	for i := range r.Headers {
+		b.Write(r.Headers[i].Value)
+	}
+	return b.String()
 }
 
 // known are the headers of the format, the first of them required.

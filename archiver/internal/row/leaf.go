@@ -2,7 +2,6 @@ package row
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func (w *Row) AppendLeaf(dst []byte) []byte {
 		return m
 	})
 	dst = leafBytes(dst, w.Topic)
-	dst = leafBytes(dst, hex.EncodeToString(w.TopicID[:]))
+	dst = leafBytes(dst, w.topicHex())
 	dst = leafNumber(dst, int64(w.Partition))
 	dst = leafNumber(dst, w.Offset)
 	return leafNumber(dst, int64(w.SchemaVersion))

@@ -25,7 +25,7 @@ type columns struct {
 	ContentType    string              `parquet:"content_type,optional,dict"`
 	Headers        map[string][]string `parquet:"headers" parquet-key:",dict" parquet-value:",list"`
 	Body           []byte              `parquet:"body"`
-	BodySHA256     []byte              `parquet:"body_sha256"`
+	BodySHA256     []byte              `parquet:"body_sha256,uncompressed"`
 	Method         string              `parquet:"method,optional,dict"`
 	Path           string              `parquet:"path,optional,dict"`
 	Query          string              `parquet:"query,optional,dict"`
@@ -54,7 +54,9 @@ var schema = parquet.NewSchema("catchment", parquet.SchemaOf(columns{}))
 var Unbounded = [][]string{
 	{"body"},
 	{"body_sha256"},
+	{"headers", "key_value", "key"},
 	{"headers", "key_value", "value", "list", "element"},
+	{"attributes", "key_value", "key"},
 	{"attributes", "key_value", "value"},
 }
 
@@ -109,7 +111,7 @@ func (w *Row) AppendTo(dst parquet.Row) parquet.Row {
 	dst = w.appendAttributes(dst)
 	return append(dst,
 		value(w.Topic).Level(0, 0, columnTopic),
-		value(hex.EncodeToString(w.TopicID[:])).Level(0, 0, columnTopicID),
+		parquet.ByteArrayValue(w.topicHex()).Level(0, 0, columnTopicID),
 		parquet.Int32Value(w.Partition).Level(0, 0, columnPartition),
 		parquet.Int64Value(w.Offset).Level(0, 0, columnOffset),
 		parquet.Int32Value(w.SchemaVersion).Level(0, 0, columnSchemaVersion))

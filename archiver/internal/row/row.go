@@ -6,6 +6,7 @@ package row
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"sort"
 	"strconv"
@@ -58,6 +59,14 @@ type Row struct {
 	Partition             int32
 	Offset                int64
 	SchemaVersion         int32
+
+	topicText [32]byte // room for topicHex
+}
+
+// topicHex is the topic's ID in 32 hex digits. It lies in the row.
+func (w *Row) topicHex() []byte {
+	hex.Encode(w.topicText[:], w.TopicID[:])
+	return w.topicText[:]
 }
 
 // Header is a request header and its values in order. Names are distinct within a row.
@@ -258,19 +267,29 @@ func (w *Row) texts(d *event.Delivery) [13]text {
 
 func groupHeaders(hs []event.Header, a attributes) []Header {
 	out := make([]Header, 0, len(hs))
+	first := make([]string, len(hs)) // the first value of each name: one allocation for all
 next:
 	for _, h := range hs {
 		name := strings.ToValidUTF8(h.Name, "\uFFFD")
 		for i := range out {
 			if out[i].Name == name {
-				place := headerPlace(name, len(out[i].Values))
-				out[i].Values = append(out[i].Values, a.text(place, h.Value))
+				out[i].Values = append(out[i].Values, a.headerValue(name, len(out[i].Values), h.Value))
 				continue next
 			}
 		}
-		out = append(out, Header{name, []string{a.text(headerPlace(name, 0), h.Value)}})
+		values := first[len(out) : len(out)+1 : len(out)+1]
+		values[0] = a.headerValue(name, 0, h.Value)
+		out = append(out, Header{name, values})
 	}
 	return out
+}
+
+// headerValue is text for a value of a header; place is made only for what is not UTF-8.
+func (a attributes) headerValue(name string, i int, v string) string {
+	if utf8.ValidString(v) {
+		return v
+	}
+	return a.text(headerPlace(name, i), v)
 }
 
 func headerPlace(name string, i int) string { return "headers." + name + "." + strconv.Itoa(i) }

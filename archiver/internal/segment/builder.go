@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -20,6 +21,12 @@ const (
 	rowGroupBytes = 16 << 20
 )
 
+// pageBytes is the size of a page before compression, which finds no repetitions beyond it.
+const pageBytes = 1 << 20
+
+// batchRows are encoded at once, a column after the other.
+const batchRows = 64
+
 // bloomBits is the bloom filter's bits for each event ID: about one wrong "maybe" in a hundred.
 const bloomBits = 10
 
@@ -30,8 +37,9 @@ type Builder struct {
 	writer  *parquet.GenericWriter[any]
 	tree    tree
 	leaf    []byte
-	values  parquet.Row
-	opened  time.Time // wall clock, of the first row
+	batch   []parquet.Row // rows that are not yet in a page: at most batchRows and about pageBytes
+	batched int64         // bytes of the batch
+	opened  time.Time     // wall clock, of the first row
 	rows    int64
 	raw     int64 // bytes of all rows
 	pending int64 // bytes of the rows of the row group that is not yet encoded
@@ -45,7 +53,9 @@ func NewBuilder(p layout.Partition, first int64, writer string) *Builder {
 		info: Info{Partition: p, First: first, Last: first - 1, LeaderEpoch: -1, Writer: writer, SchemaVersion: row.SchemaVersion},
 		out:  out,
 		writer: parquet.NewGenericWriter[any](out, row.Schema(),
-			parquet.Compression(&zstd.Codec{}),
+			parquet.Compression(codec),
+			parquet.PageBufferSize(pageBytes),
+			parquet.DataPageStatistics(false), // the page index has them
 			parquet.MaxRowsPerRowGroup(rowGroupRows+1),
 			parquet.BloomFilters(parquet.SplitBlockFilter(bloomBits, row.EventIDColumn)),
 			parquet.CreatedBy("catchment", "v1", ""),
@@ -53,6 +63,10 @@ func NewBuilder(p layout.Partition, first int64, writer string) *Builder {
 		),
 	}
 }
+
+// codec is the fastest level: on deliveries it takes two thirds of the default level's CPU, for files that are 1 % larger. The
+// encoders that it keeps are shared by all builders.
+var codec = &zstd.Codec{Level: zstd.SpeedFastest}
 
 // unbounded leaves out the statistics of columns where they only take room.
 type unbounded struct{}
@@ -68,9 +82,13 @@ func (b *Builder) Append(w *row.Row, leaderEpoch int32, size int64) error {
 	if w.Offset != b.Next() {
 		return fmt.Errorf("segment from offset %d: expected offset %d, found %d", b.info.First, b.Next(), w.Offset)
 	}
-	b.values = w.AppendTo(b.values[:0])
-	if _, err := b.writer.WriteRows([]parquet.Row{b.values}); err != nil {
-		return fmt.Errorf("encode offset %d: %w", w.Offset, err)
+	b.batch = slices.Grow(b.batch, 1)[:len(b.batch)+1] // with the memory of a row that was there before
+	last := &b.batch[len(b.batch)-1]
+	*last = w.AppendTo((*last)[:0])
+	if b.batched += size; len(b.batch) == batchRows || b.batched >= pageBytes {
+		if err := b.write(); err != nil {
+			return err
+		}
 	}
 	b.leaf = w.AppendLeaf(append(b.leaf[:0], leafPrefix))
 	b.tree.add(b.leaf)
@@ -83,11 +101,26 @@ func (b *Builder) Append(w *row.Row, leaderEpoch int32, size int64) error {
 	b.raw += size
 	b.pending += size
 	if b.grouped >= rowGroupRows || b.pending >= rowGroupBytes {
+		if err := b.write(); err != nil {
+			return err
+		}
 		if err := b.writer.Flush(); err != nil {
 			return fmt.Errorf("encode a row group: %w", err)
 		}
 		b.grouped, b.pending = 0, 0
 	}
+	return nil
+}
+
+// write encodes the batch.
+func (b *Builder) write() error {
+	if _, err := b.writer.WriteRows(b.batch); err != nil {
+		return fmt.Errorf("encode rows up to offset %d: %w", b.Next(), err)
+	}
+	for _, values := range b.batch {
+		clear(values) // the records' memory is not held any longer
+	}
+	b.batch, b.batched = b.batch[:0], 0
 	return nil
 }
 
@@ -113,6 +146,9 @@ func (b *Builder) Opened() time.Time { return b.opened }
 func (b *Builder) Finish(previous string) (*Segment, error) {
 	if b.rows == 0 {
 		return nil, fmt.Errorf("segment from offset %d has no rows", b.info.First)
+	}
+	if err := b.write(); err != nil {
+		return nil, err
 	}
 	b.info.Previous, b.info.Root = previous, b.tree.root()
 	for k, v := range b.info.metadata() {
