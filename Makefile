@@ -38,8 +38,8 @@ test-real: ## run all tests on real Kafka, Postgres, S3 and the providers' SDKs;
 test-containers: ## run all tests on Kafka, Postgres and S3 in containers; needs a Docker engine
 	@CATCHMENT_TEST_REAL=1 CATCHMENT_TEST_CONTAINERS=1 $(MAKE) --no-print-directory test
 
-test-kill: ## kill the processor 20 times at each boundary between two steps, and 200 rebalances, on the parts that the environment names
-	CATCHMENT_TEST_KILLS=20 CATCHMENT_TEST_REBALANCES=200 go test -race -count=1 -v -timeout 60m -run 'TestR15|TestR27' $(FLAGS) ./processor
+test-kill: ## kill the processor and a backfill 20 times at each boundary between two steps, and 200 rebalances, on the parts that the environment names
+	CATCHMENT_TEST_KILLS=20 CATCHMENT_TEST_REBALANCES=200 go test -race -count=1 -v -timeout 60m -run 'TestR15|TestR27' $(FLAGS) ./processor ./cmd/catchment
 
 smoke: build ## run the shipped program from outside: up, send, wrong requests, kill -9, DuckDB on the archive
 	@PYTHON=$${PYTHON:-python3} bash scripts/smoke.sh bin/catchment

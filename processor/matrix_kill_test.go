@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,9 +17,6 @@ import (
 	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
-
-// envKills says how often the tests of R15 kill at each step.
-const envKills = "CATCHMENT_TEST_KILLS"
 
 // R15: the processor is killed at each boundary between two steps, again and again, under load. Whatever was in flight,
 // every event has its effect once: the ledger has no unique key that could hide a second one.
@@ -49,12 +44,7 @@ type killing struct {
 // atEach calls f for each of the points, beside each other: most of the time the group waits for the one that was killed.
 func atEach(t *testing.T, points []failpoint.Point, f func(killing)) {
 	t.Helper()
-	times := 5
-	if text := os.Getenv(envKills); text != "" {
-		var err error
-		times, err = strconv.Atoi(text)
-		require.NoError(t, err, envKills)
-	}
+	times := proctest.Kills(t)
 	program := build(t, "-tags", "failpoints")
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/run"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	proctest.Main(m, 1)
 }
 
 // openDir returns a folder that the account of Postgres can reach, unlike t.TempDir, which is its owner's alone.

@@ -82,6 +82,21 @@ func building(args []string) func() (string, error) {
 	return programs.made[name]
 }
 
+// EnvKills says how often tests kill a program at each of its steps.
+const EnvKills = "CATCHMENT_TEST_KILLS"
+
+// Kills is what EnvKills says; 5 where it says nothing.
+func Kills(tb testing.TB) int {
+	tb.Helper()
+	text := os.Getenv(EnvKills)
+	if text == "" {
+		return 5
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(tb, err, EnvKills)
+	return n
+}
+
 // FreeAddress is an address of this machine on which nothing listens.
 func FreeAddress(tb testing.TB) string {
 	tb.Helper()
