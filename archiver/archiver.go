@@ -20,6 +20,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -44,7 +45,8 @@ type Service struct {
 	store   objstore.Store
 	copy    objstore.Store // of the checkpoints; nil: none
 	key     *checkpoint.Key
-	writer  string // UUID of this process, in every segment's footer
+	ring    *keys.Ring // nil: rows are plain
+	writer  string     // UUID of this process, in every segment's footer
 	log     *slog.Logger
 	metrics *metrics
 	budget  *budget
@@ -67,7 +69,16 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 			return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
 		}
 	}
-	return newService(cfg, log, reg, store, second)
+	ring, err := keys.Open(context.Background(), cfg.Archive)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newService(cfg, log, reg, store, second)
+	if err != nil {
+		return nil, err
+	}
+	s.ring = ring
+	return s, nil
 }
 
 func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, store, second objstore.Store) (*Service, error) {
@@ -130,14 +141,29 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// proveStore does not return before the store is proven or ctx ends.
+// proveStore does not return before the stores are proven or ctx ends.
 func (s *Service) proveStore(ctx context.Context) error {
 	s.wait("waiting for the archive's store")
-	if err := s.prove(ctx, "archive.url", s.store); err != nil || s.copy == nil {
+	if err := s.prove(ctx, "archive.url", s.store); err != nil {
 		return err
 	}
-	s.wait("waiting for the second place of the archive's checkpoints")
-	return s.prove(ctx, "archive.checkpoint_copy", s.copy)
+	if s.copy != nil {
+		s.wait("waiting for the second place of the archive's checkpoints")
+		if err := s.prove(ctx, "archive.checkpoint_copy", s.copy); err != nil {
+			return err
+		}
+	}
+	if s.ring == nil {
+		return nil
+	}
+	s.wait("waiting for the store of the archive's keys")
+	if err := s.prove(ctx, "archive.encryption.keys_url", s.ring.Store()); err != nil {
+		return err
+	}
+	if keeps, err := s.ring.KeepsVersions(ctx); err != nil || keeps {
+		s.log.Warn("the bucket of archive.encryption.keys_url keeps deleted objects, or does not tell: catchment erase will refuse", slog.Bool("keeps", keeps), slog.Any("error", err))
+	}
+	return nil
 }
 
 func (s *Service) prove(ctx context.Context, name string, store objstore.Store) (unsafe error) {

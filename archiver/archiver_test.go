@@ -29,6 +29,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/segment"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka"
@@ -48,7 +49,8 @@ type rig struct {
 	store   objstore.Store
 	second  objstore.Store // of the archivers' checkpoints; nil: what cfg says
 	cfg     settings.File
-	made    int64 // records produced
+	ring    *keys.Ring // nil: the archive is plain
+	made    int64      // records produced
 }
 
 func newRig(t *testing.T, partitions int) *rig {
@@ -92,6 +94,8 @@ func (r *rig) start(store objstore.Store) *running {
 		require.NoError(r, err)
 	}
 	s, err := newService(&cfg, log, prometheus.NewRegistry(), store, second)
+	require.NoError(r, err)
+	s.ring, err = keys.Open(r.Context(), cfg.Archive) // each its own, as in processes of their own
 	require.NoError(r, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &running{s, cancel, make(chan error, 1)}
@@ -202,6 +206,9 @@ func (r *rig) judge() (segments int) {
 			return fmt.Errorf("%v is not in Kafka, or twice in the archive", at)
 		}
 		delete(inKafka, at)
+		if err := r.ring.Unseal(context.Background(), w); err != nil {
+			return err
+		}
 		return sameRecord(record, w)
 	})
 	require.NoError(r, err)

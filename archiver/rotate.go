@@ -14,6 +14,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/chain"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/segment"
+	"github.com/catchment-dev/catchment/archiver/keys"
 )
 
 var (
@@ -210,10 +211,13 @@ func (p *partition) archive(r *kgo.Record) error {
 	if r.Offset > next {
 		return fmt.Errorf("%w: %w: offsets %d to %d", chain.ErrConflict, errGap, next, r.Offset-1)
 	}
+	w := p.c.row(r, p.chain.Partition.TopicID)
+	if err := p.seal(w); err != nil {
+		return err
+	}
 	if p.builder == nil {
 		p.builder = segment.NewBuilder(p.chain.Partition, next, p.c.writer)
 	}
-	w := p.c.row(r, p.chain.Partition.TopicID)
 	if err := p.builder.Append(w, r.LeaderEpoch, row.RecordSize(r)); err != nil {
 		return err
 	}
@@ -222,6 +226,22 @@ func (p *partition) archive(r *kgo.Record) error {
 		return p.closeSegment("size")
 	}
 	return nil
+}
+
+// seal encrypts the row, and waits for the store of the keys as long as that takes. An error is final.
+func (p *partition) seal(w *row.Row) error {
+	if err := p.c.ring.Seal(p.ctx, w); err == nil {
+		return nil
+	}
+	var unusable error
+	err := p.c.retry(p.ctx, "have the key of a record's source and day", func() error {
+		err := p.c.ring.Seal(p.ctx, w)
+		if errors.Is(err, keys.ErrUnusable) {
+			unusable, err = err, nil
+		}
+		return p.c.stored(err)
+	})
+	return errors.Join(err, unusable)
 }
 
 // closeSegment stores the open segment, if there is one, and tries until that succeeds. When another archiver's

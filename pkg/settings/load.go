@@ -162,6 +162,7 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 		}
 	}
 	errs = append(errs, f.checkAddresses(need)...)
+	errs = append(errs, f.checkEncryption(need)...)
 	errs = append(errs, f.checkDedup(need)...)
 	errs = append(errs, f.checkRetention()...)
 	if f.Kafka.Topic != "" && f.Kafka.Topic == f.Kafka.Results() {

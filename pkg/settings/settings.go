@@ -82,7 +82,15 @@ type Archive struct {
 	URL           string        `yaml:"url" required:"true" doc:"file:///path or s3://bucket/prefix?region=…&endpoint=…"`
 	CheckpointKey config.Secret `yaml:"checkpoint_key" doc:"Ed25519 signer key in the form of a C2SP signed note, or file:PATH; empty: checkpoints are not signed"`
 
-	CheckpointCopy string `yaml:"checkpoint_copy" doc:"a second place for checkpoints, as a URL like archive.url, where whoever can write to the archive cannot: it shows when the archive's end was cut off; nothing is archived while it is away"`
+	CheckpointCopy string      `yaml:"checkpoint_copy" doc:"a second place for checkpoints, as a URL like archive.url, where whoever can write to the archive cannot: it shows when the archive's end was cut off; nothing is archived while it is away"`
+	Encryption     *Encryption `yaml:"encryption" doc:"encrypt bodies and headers, so that they can be erased; without it they are plain"`
+}
+
+// Encryption says where the keys of the archive lie: one for each source and day.
+type Encryption struct {
+	KeysURL       string          `yaml:"keys_url" required:"true" doc:"where the keys lie, apart from the archive and without versioning: file:///path or s3://bucket/prefix?region=…&endpoint=…"`
+	MasterKey     config.Secret   `yaml:"master_key" required:"true" doc:"256 bits in base64 or hex, or file:PATH: new keys are wrapped under it"`
+	OldMasterKeys []config.Secret `yaml:"old_master_keys" doc:"earlier master keys: what they wrap can still be read"`
 }
 
 // Ingress configures the HTTP service.

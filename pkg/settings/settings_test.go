@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +101,33 @@ catchment.yaml:3:17: postgres.url: expected a URL such as postgres://user:passwo
 catchment.yaml:4:16: archive.url: expected file:///path or s3://bucket, found "ftp://x"
 catchment.yaml:5:19: ingress.listen: expected host:port, found "127.0.0.1"
 catchment.yaml:5:44: ingress.ops_listen: expected host:port, found "127.0.0.1:http"`)
+}
+
+func TestEncryption(t *testing.T) {
+	t.Setenv("EMPTY", "")
+	hexKey, base64Key := strings.Repeat("0f", 32), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	for text, want := range map[string]string{
+		`{keys_url: "s3://keys?region=x", master_key: "` + hexKey + `", old_master_keys: ["` + base64Key + `"]}`: "",
+		`{keys_url: "s3://log/keys?region=x", master_key: "` + hexKey + `"}`:                                     "",
+		`{keys_url: "s3://log?region=x", master_key: "` + hexKey + `"}`:                                          "archive.encryption.keys_url: expected a place apart from archive.url",
+		`{keys_url: "s3://log/raw/keys/?region=x", master_key: "` + hexKey + `"}`:                                "archive.encryption.keys_url: expected a place apart from archive.url",
+		`{keys_url: "http://keys", master_key: "` + hexKey + `"}`:                                                "archive.encryption.keys_url: expected file:///path or s3://bucket",
+		`{keys_url: "s3://keys", master_key: canary}`:                                                            "archive.encryption.master_key: expected 256 bits in base64 or hex",
+		`{keys_url: "s3://keys", master_key: "` + hexKey + `", old_master_keys: [canary]}`:                       "archive.encryption.old_master_keys[0]: expected 256 bits",
+		`{keys_url: "s3://keys"}`:                         "archive.encryption.master_key",
+		`{keys_url: "s3://keys", master_key: "${EMPTY}"}`: "archive.encryption.master_key",
+	} {
+		f, err := Parse("catchment.yaml", []byte(`archive: {url: "s3://log/raw?region=x", encryption: `+text+`}`), NeedArchive)
+		if want != "" {
+			require.ErrorContains(t, err, want, text)
+			require.NotContains(t, err.Error(), "canary")
+			continue
+		}
+		require.NoError(t, err, text)
+		key, err := MasterKey(f.Archive.Encryption.MasterKey)
+		require.NoError(t, err)
+		require.Len(t, key, 32)
+	}
 }
 
 func TestRetention(t *testing.T) {

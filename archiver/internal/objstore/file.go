@@ -25,12 +25,12 @@ const staleAfter = 10 * time.Minute
 // fileStore keeps objects as files in a folder. Processes on one machine can share it.
 type fileStore struct{ root string }
 
-func openFile(u *url.URL) (Store, error) {
+func openFile(u *url.URL) (Forgetful, error) {
 	if u.Host != "" && u.Host != "localhost" {
-		return nil, fmt.Errorf("archive URL: expected file:///absolute/folder, found host %q", u.Host)
+		return nil, fmt.Errorf("expected file:///absolute/folder, found host %q", u.Host)
 	}
 	if !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Opaque != "" {
-		return nil, errors.New("archive URL: expected file:///absolute/folder")
+		return nil, errors.New("expected file:///absolute/folder")
 	}
 	s := &fileStore{filepath.Clean(u.Path)}
 	return s, nil
@@ -227,6 +227,28 @@ func (s *fileStore) List(ctx context.Context, prefix, after string) iter.Seq2[st
 		}
 	}
 }
+
+// Delete removes the file and makes that last.
+func (s *fileStore) Delete(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	path, err := s.path(key)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = syncFolder(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// KeepsVersions says no: what snapshots and backups of the disk hold, nobody here can know.
+func (s *fileStore) KeepsVersions(context.Context) (bool, error) { return false, nil }
 
 func (s *fileStore) path(key string) (string, error) {
 	local := filepath.FromSlash(key)

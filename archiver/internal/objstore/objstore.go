@@ -36,12 +36,24 @@ var (
 	ErrUnsafe = errors.New("the store does not create objects only where there are none")
 )
 
+// Forgetful is a store from which objects can be deleted. The archive's own never is one: it is for what can be destroyed.
+type Forgetful interface {
+	Store
+	// Delete removes an object. One that is not there is no error.
+	Delete(ctx context.Context, key string) error
+	// KeepsVersions says whether the store keeps objects that were deleted.
+	KeepsVersions(ctx context.Context) (bool, error)
+}
+
 // Open returns the store at a URL: file:///folder or s3://bucket/prefix?region=…&endpoint=…&path_style=true.
 // It does not connect.
-func Open(ctx context.Context, rawURL string) (Store, error) {
+func Open(ctx context.Context, rawURL string) (Store, error) { return OpenForgetful(ctx, rawURL) }
+
+// OpenForgetful is Open for a store from which objects may be deleted.
+func OpenForgetful(ctx context.Context, rawURL string) (Forgetful, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("archive URL cannot be parsed") // the error would show the URL
+		return nil, errors.New("the URL cannot be parsed") // the error would show the URL
 	}
 	switch u.Scheme {
 	case "file":
@@ -49,7 +61,7 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	case "s3":
 		return openS3(ctx, u)
 	}
-	return nil, fmt.Errorf("archive URL: expected file:// or s3://, found %q", u.Scheme)
+	return nil, fmt.Errorf("expected file:// or s3://, found %q", u.Scheme)
 }
 
 const (

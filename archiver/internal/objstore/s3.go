@@ -35,13 +35,13 @@ type s3Store struct {
 	bucket, prefix string
 }
 
-func openS3(ctx context.Context, u *url.URL) (Store, error) {
+func openS3(ctx context.Context, u *url.URL) (Forgetful, error) {
 	region, endpoint, pathStyle, err := s3Query(u.Query())
 	if err != nil {
 		return nil, err
 	}
 	if u.Host == "" || u.User != nil {
-		return nil, errors.New("archive URL: expected s3://bucket/prefix; keys come from the environment, a profile or the machine's role")
+		return nil, errors.New("expected s3://bucket/prefix; keys come from the environment, a profile or the machine's role")
 	}
 	client := awshttp.NewBuildableClient().
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
@@ -55,7 +55,7 @@ func openS3(ctx context.Context, u *url.URL) (Store, error) {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
 	if cfg.Region == "" {
-		return nil, errors.New("archive URL: region is missing: write s3://bucket?region=…")
+		return nil, errors.New("region is missing: write s3://bucket?region=…")
 	}
 	prefix := strings.Trim(u.Path, "/")
 	if prefix != "" {
@@ -82,17 +82,17 @@ func s3Query(q url.Values) (region, endpoint string, pathStyle bool, err error) 
 		case "endpoint":
 			endpoint = q.Get(name)
 			if e, err := url.Parse(endpoint); err != nil || e.Scheme != "http" && e.Scheme != "https" || e.Host == "" {
-				return "", "", false, fmt.Errorf("archive URL: endpoint: expected http://host:port or https://host:port, found %q", endpoint)
+				return "", "", false, fmt.Errorf("endpoint: expected http://host:port or https://host:port, found %q", endpoint)
 			}
 		case "path_style":
 		default:
-			return "", "", false, fmt.Errorf("archive URL: unknown parameter %q: region, endpoint and path_style are known", name)
+			return "", "", false, fmt.Errorf("unknown parameter %q: region, endpoint and path_style are known", name)
 		}
 	}
 	pathStyle = endpoint != ""
 	if q.Has("path_style") {
 		if pathStyle, err = strconv.ParseBool(q.Get("path_style")); err != nil {
-			return "", "", false, fmt.Errorf("archive URL: path_style: expected true or false, found %q", q.Get("path_style"))
+			return "", "", false, fmt.Errorf("path_style: expected true or false, found %q", q.Get("path_style"))
 		}
 	}
 	return region, endpoint, pathStyle, nil
@@ -195,4 +195,29 @@ func (s *s3Store) page(ctx context.Context, pages *s3.ListObjectsV2Paginator) (*
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
 	return pages.NextPage(ctx)
+}
+
+// Delete removes the object. S3 says the same whether there was one or not.
+func (s *s3Store) Delete(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key)})
+	if err = s.explain(key, err); errors.Is(err, ErrNotFound) { // some servers tell
+		return nil
+	}
+	return err
+}
+
+// KeepsVersions says yes for a bucket that has or once had versioning: it may hold versions from that time.
+func (s *s3Store) KeepsVersions(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	out, err := s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.bucket})
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok && r.HTTPStatusCode() == http.StatusNotImplemented {
+		return false, nil // a server that does not know of versions
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask whether bucket %s keeps versions (this needs s3:GetBucketVersioning): %w", s.bucket, err)
+	}
+	return out.Status != "", nil
 }

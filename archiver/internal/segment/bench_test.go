@@ -2,6 +2,7 @@ package segment
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,10 @@ import (
 
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/sample"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/benchkit"
+	"github.com/catchment-dev/catchment/pkg/config"
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 const events = 25_000
@@ -43,7 +47,19 @@ func report(b *testing.B, from time.Duration, raw, size int) {
 }
 
 // BenchmarkWrite makes segments of 25,000 records of about 2 KiB: from Kafka's records to the file's bytes.
-func BenchmarkWrite(b *testing.B) {
+func BenchmarkWrite(b *testing.B) { benchmarkWrite(b, nil) }
+
+// BenchmarkWriteSealed is BenchmarkWrite with archive.encryption.
+func BenchmarkWriteSealed(b *testing.B) {
+	ring, err := keys.Open(b.Context(), settings.Archive{Encryption: &settings.Encryption{
+		KeysURL: "file://" + b.TempDir(), MasterKey: config.NewSecret(strings.Repeat("01", 32)),
+	}})
+	require.NoError(b, err)
+	benchmarkWrite(b, ring)
+}
+
+func benchmarkWrite(b *testing.B, ring *keys.Ring) {
+	b.Helper()
 	records, raw := benchmarkRecords(b)
 	var size int
 	b.ReportAllocs()
@@ -51,7 +67,9 @@ func BenchmarkWrite(b *testing.B) {
 	for b.Loop() {
 		w := NewBuilder(partition, 0, "writer")
 		for _, r := range records {
-			require.NoError(b, w.Append(row.From(r, partition.TopicID), 0, row.RecordSize(r)))
+			sealed := row.From(r, partition.TopicID)
+			require.NoError(b, ring.Seal(b.Context(), sealed))
+			require.NoError(b, w.Append(sealed, 0, row.RecordSize(r)))
 		}
 		s, err := w.Finish("")
 		require.NoError(b, err)

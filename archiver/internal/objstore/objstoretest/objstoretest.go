@@ -34,6 +34,11 @@ func Run(t *testing.T, url string) {
 		require.NoError(t, objstore.Probe(t.Context(), open(t)))
 		require.NoError(t, objstore.Probe(t.Context(), open(t)))
 	})
+	t.Run("what is deleted is gone, and its key is free", func(t *testing.T) {
+		s, err := objstore.OpenForgetful(t.Context(), url)
+		require.NoError(t, err)
+		forget(t, s)
+	})
 	t.Run("a cancelled call fails", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -140,4 +145,20 @@ func collect(t *testing.T, keys iter.Seq2[string, error]) []string {
 		out = append(out, key)
 	}
 	return out
+}
+
+func forget(t *testing.T, s objstore.Forgetful) {
+	t.Helper()
+	keeps, err := s.KeepsVersions(t.Context())
+	require.NoError(t, err)
+	require.False(t, keeps)
+	require.NoError(t, s.Delete(t.Context(), "forget/nothing"))
+	require.NoError(t, s.Create(t.Context(), "forget/a/1", []byte("1")))
+	require.NoError(t, s.Create(t.Context(), "forget/a/10", []byte("10")))
+	require.NoError(t, s.Delete(t.Context(), "forget/a/1"))
+	require.NoError(t, s.Delete(t.Context(), "forget/a/1"))
+	_, err = s.Read(t.Context(), "forget/a/1", 0, -1)
+	require.ErrorIs(t, err, objstore.ErrNotFound)
+	require.Equal(t, []string{"forget/a/10"}, collect(t, s.List(t.Context(), "forget/", "")))
+	require.NoError(t, s.Create(t.Context(), "forget/a/1", []byte("again")))
 }
