@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress bench-processor bench-backlog fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress bench-processor bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -51,6 +51,9 @@ bench-ingress: build ## measure the ingress against a bare program and Bento on 
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	(cd ingress/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./ingress/bench; \
 	$$dir/bench -ingress bin/catchment-ingress -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
+
+bench-audit: ## how long an audit of a million deliveries takes, and how much memory
+	cd cmd/catchment && CATCHMENT_BENCH_DELIVERIES=1000000 go test -run XXX -bench BenchmarkAudit -benchtime 1x -timeout 30m -v .
 
 bench-processor: build ## measure the processor against one bare statement, Bento and a transaction an event; writes docs/benchmarks.md
 	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"; rm -rf "$$dir"' EXIT; \

@@ -94,6 +94,8 @@ else
 fi
 
 tool status || fail "status says that a promise is at risk"
+audit() { tool audit "$@" >"$dir/audit" 2>&1 || { cat "$dir/audit"; fail "the audit finds a fault"; }; tail -1 "$dir/audit"; }
+audit --bodies
 
 kill -INT "$pid"; wait "$pid" || fail "exit code $? after Ctrl-C"
 pid=

@@ -21,9 +21,15 @@ import (
 // archiveUntil lets an archiver run until it has stored a number of records.
 func (o *office) archiveUntil(records int64) {
 	o.t.Helper()
+	o.archiveWithin(60*time.Second, time.Second, records)
+}
+
+// archiveWithin is archiveUntil with a limit, and with the age at which segments are closed.
+func (o *office) archiveWithin(limit, age time.Duration, records int64) {
+	o.t.Helper()
 	cfg, err := settings.Load(o.config, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver)
 	require.NoError(o.t, err)
-	cfg.Archiver.Group, cfg.Archiver.SegmentAge = o.topic+".archiver", time.Second
+	cfg.Archiver.Group, cfg.Archiver.SegmentAge = o.topic+".archiver", age
 	cfg.Kafka.ResultsTopic = "off" // it is all tests'
 	s, err := archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(o.t, err)
@@ -31,7 +37,7 @@ func (o *office) archiveUntil(records int64) {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	adm := kadm.NewClient(o.cl)
-	require.True(o.t, await(o.t, 60*time.Second, func() bool {
+	require.True(o.t, await(o.t, limit, func() bool {
 		p, err := committed(o.t.Context(), adm, cfg.Archiver.Group, o.topic)
 		return err == nil && p.at[0] >= records
 	}))

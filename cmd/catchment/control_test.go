@@ -54,7 +54,7 @@ const deskLater = `  - name: totals
 
 // office is a processor, its database, and the configuration with which the tool is called.
 type office struct {
-	t       *testing.T
+	t       testing.TB
 	cluster *kafkatest.Cluster
 	topic   string
 	url     string
@@ -66,7 +66,7 @@ type office struct {
 	stop    func()
 }
 
-func newOffice(t *testing.T) *office {
+func newOffice(t testing.TB) *office {
 	t.Helper()
 	o := &office{t: t, cluster: kafkatest.New(t), url: pgtest.New(t), archive: "file://" + t.TempDir()}
 	o.topic = o.cluster.Topic(t, 1)

@@ -109,7 +109,7 @@ func TestSecondSignal(t *testing.T) {
 }
 
 // pause waits for a random time, which is what this test is about.
-func pause(t *testing.T, d time.Duration) {
+func pause(t testing.TB, d time.Duration) {
 	t.Helper()
 	select {
 	case <-time.After(d):

@@ -122,7 +122,7 @@ func (d *deployment) ready(service string) {
 	}
 }
 
-func await(t *testing.T, limit time.Duration, condition func() bool) bool {
+func await(t testing.TB, limit time.Duration, condition func() bool) bool {
 	t.Helper()
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if condition() {

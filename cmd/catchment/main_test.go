@@ -47,7 +47,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // tool runs one command line in this process.
-func tool(t *testing.T, args ...string) (code int, stdout, stderr string) {
+func tool(t testing.TB, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs buffer
 	code = execute(t.Context(), args, &out, &errs)
@@ -117,7 +117,7 @@ surprise: 1
 	}
 }
 
-func writeConfig(t *testing.T, text string) string {
+func writeConfig(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "catchment.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))

@@ -45,6 +45,18 @@ type (
 	Pending = store.Pending
 	// Summary says how the processing stands.
 	Summary = store.Summary
+	// Snapshot is one moment of the database, for an audit.
+	Snapshot = store.Snapshot
+	// Key names an event.
+	Key = store.Key
+	// Recorded is an event's identity.
+	Recorded = store.Recorded
+	// Trace is a row that names the place of a record.
+	Trace = store.Trace
+	// StoredIdentity is an identity with its event's key.
+	StoredIdentity = store.StoredIdentity
+	// LostLetter is an attempt without its dead letter, or a dead letter without its event.
+	LostLetter = store.LostLetter
 	// Tailer reads events as they are stored.
 	Tailer = store.Tailer
 )
@@ -55,6 +67,16 @@ var (
 	ErrNoSchema     = store.ErrNoSchema
 	ErrNoJob        = store.ErrNoJob
 	ErrNoDeadLetter = store.ErrNoLetter
+)
+
+// Rows are read page by page.
+type Rows[T any] = store.Rows[T]
+
+// Kinds of traces.
+const (
+	TraceRepeat   = store.TraceRepeat
+	TraceConflict = store.TraceConflict
+	TraceLetter   = store.TraceLetter
 )
 
 // Open makes a small pool on the database of the settings and looks for the schema. Close it after use.
@@ -134,4 +156,9 @@ func PausedOperations(ctx context.Context, db *pgxpool.Pool) ([]PausedOperation,
 // Operations says of each operation that has left a trace how it stands.
 func Operations(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error) {
 	return store.OperationStates(ctx, db)
+}
+
+// OpenSnapshot begins to read one moment of the database. Close it after use.
+func OpenSnapshot(ctx context.Context, db *pgxpool.Pool) (*Snapshot, error) {
+	return store.OpenSnapshot(ctx, db)
 }

@@ -205,6 +205,9 @@ func (w *Row) Record() *kgo.Record {
 	return r
 }
 
+// IsArchives says whether an attribute's name is one of those that the archiver adds.
+func IsArchives(name []byte) bool { return strings.HasPrefix(string(name), attributePrefix) }
+
 // unnumbered takes the number off that add has given to a second attribute of a name.
 func unnumbered(name string) string {
 	i := strings.LastIndexByte(name, '#')

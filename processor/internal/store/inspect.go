@@ -339,16 +339,20 @@ type Place struct {
 // Places lists the positions of all partitions.
 func (s *Store) Places(ctx context.Context) ([]Place, error) { return Places(ctx, s.pool) }
 
+const placesSQL = `SELECT topic, topic_id, partition, next_offset, updated_at FROM catchment.progress ORDER BY topic, topic_id, partition`
+
+func scanPlace(row pgx.CollectableRow) (p Place, err error) {
+	err = row.Scan(&p.Topic, &p.TopicID, &p.Partition, &p.NextOffset, &p.UpdatedAt)
+	return p, err
+}
+
 // Places lists the positions of all partitions.
 func Places(ctx context.Context, db *pgxpool.Pool) ([]Place, error) {
-	rows, err := db.Query(ctx, `SELECT topic, topic_id, partition, next_offset, updated_at FROM catchment.progress ORDER BY topic, topic_id, partition`)
+	rows, err := db.Query(ctx, placesSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read progress: %w", err)
 	}
-	return collect(rows, "read progress", func(row pgx.CollectableRow) (p Place, err error) {
-		err = row.Scan(&p.Topic, &p.TopicID, &p.Partition, &p.NextOffset, &p.UpdatedAt)
-		return p, err
-	})
+	return collect(rows, "read progress", scanPlace)
 }
 
 // Count is a number of something of a source.
