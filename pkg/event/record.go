@@ -5,6 +5,7 @@ package event
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,7 +53,19 @@ var ErrNotADelivery = errors.New("record is not a delivery")
 
 // Encode returns the record of d, without a topic. The record's value is d.Body itself, not a copy: it must
 // stay untouched until the record's promise has fired.
-func Encode(d *Delivery) *kgo.Record {
+func Encode(d *Delivery) *kgo.Record { return new(Encoder).Encode(d) }
+
+// Encoder encodes deliveries one after the other into the same memory: each record is valid until the next one is made.
+// It is not safe for concurrent use.
+type Encoder struct {
+	headers headerList
+	record  kgo.Record
+}
+
+// Encode returns what the function of that name returns. The record that the Encoder made before must be out of use:
+// its promise has fired.
+func (e *Encoder) Encode(d *Delivery) *kgo.Record {
+	hs := &e.headers
 	typ, verdict := d.Type, d.Verdict
 	if typ == "" {
 		typ = typeUnknown
@@ -60,7 +73,6 @@ func Encode(d *Delivery) *kgo.Record {
 			verdict = verdict.With(FlagNoType)
 		}
 	}
-	var hs headerList
 	hs.grow(d)
 	hs.add(headerSpecVersion, specVersion)
 	key := hs.add(headerID, d.ID)
@@ -89,34 +101,52 @@ func Encode(d *Delivery) *kgo.Record {
 	hs.add(headerQuery, d.Query)
 	hs.add(headerSignedURL, d.SignedURL)
 	hs.add(headerVerdict, string(verdict))
-	for _, h := range d.Headers {
-		hs.add(hs.name(h.Name), h.Value)
+	for i := range d.Headers {
+		h := &d.Headers[i]
+		hs.add(hs.name(i, h.Name), h.Value)
 	}
-	return &kgo.Record{Key: key, Value: d.Body, Headers: hs.list}
+	e.record = kgo.Record{Key: key, Value: d.Body, Headers: hs.list}
+	return &e.record
 }
 
-// headerList is a record's headers while they are made. Their values lie in one buffer and the names of HTTP headers in
-// another, because a record has some thirty of them, and each would be two allocations.
+// Release lets go of the last record and its delivery, and keeps the memory, unless it is more than usual.
+func (e *Encoder) Release() {
+	const usual = 4 << 10
+	if cap(e.headers.values) > usual || cap(e.headers.list) > usual/32 {
+		*e = Encoder{}
+		return
+	}
+	e.record = kgo.Record{}
+}
+
+// headerList is a record's headers while they are made. Their values lie in one buffer, because a record has some thirty
+// of them. Names of HTTP headers are those of the delivery before, as far as they are the same.
 type headerList struct {
 	list   []kgo.RecordHeader
 	values []byte
-	names  strings.Builder
+	names  []string        // by place
+	text   strings.Builder // of those that are new
+	room   int             // that it needs for all
 }
 
 // grow makes room for the headers of d.
 func (hs *headerList) grow(d *Delivery) {
-	names, values := 0, 0
-	for _, h := range d.Headers {
-		names += len(prefixHTTP) + len(h.Name)
-		values += len(h.Value)
+	values := 0
+	hs.room = 0
+	for i := range d.Headers {
+		hs.room += len(prefixHTTP) + len(d.Headers[i].Name)
+		values += len(d.Headers[i].Value)
 	}
 	values += 128 + // versions, times, names of this package
 		len(d.ID) + len(d.Source) + len(d.Type) + len(d.ContentType) + len(d.TraceParent) + len(d.TraceState) +
 		len(d.DeliveryID) + len(d.Provider) + len(d.SecretID) + len(d.RemoteAddr) + len(d.Method) + len(d.Path) +
 		len(d.Query) + len(d.SignedURL) + len(d.Verdict)
-	hs.list = make([]kgo.RecordHeader, 0, len(known)+len(d.Headers))
-	hs.values = make([]byte, 0, values)
-	hs.names.Grow(names)
+	hs.list = slices.Grow(hs.list[:0], len(known)+len(d.Headers))
+	hs.values = slices.Grow(hs.values[:0], values)
+	if n := len(d.Headers); n > len(hs.names) {
+		hs.names = append(make([]string, 0, n), hs.names...)[:n]
+	}
+	hs.text.Reset()
 }
 
 // add appends a header and returns its value.
@@ -141,12 +171,19 @@ func (hs *headerList) close(name string, from int) []byte {
 	return v
 }
 
-// name is what a header of the request is called in the record.
-func (hs *headerList) name(header string) string {
-	from := hs.names.Len()
-	hs.names.WriteString(prefixHTTP)
-	hs.names.WriteString(header)
-	return hs.names.String()[from:]
+// name is what the i-th header of the request is called in the record.
+func (hs *headerList) name(i int, header string) string {
+	if n := hs.names[i]; n != "" && n[len(prefixHTTP):] == header {
+		return n
+	}
+	from := hs.text.Len()
+	if from == 0 {
+		hs.text.Grow(hs.room)
+	}
+	hs.text.WriteString(prefixHTTP)
+	hs.text.WriteString(header)
+	hs.names[i] = hs.text.String()[from:]
+	return hs.names[i]
 }
 
 // Decode reads a record that Encode wrote. The delivery's body is the record's value itself. The error wraps

@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,25 @@ func TestEncodeDecodeRoundTrip(t *testing.T) {
 func TestEncodeDoesNotCopyTheBody(t *testing.T) {
 	d := sample()
 	require.Same(t, &d.Body[0], &Encode(d).Value[0])
+}
+
+// TestEncoder encodes deliveries of all sizes into the same memory: each record is what Encode makes.
+func TestEncoder(t *testing.T) {
+	var e Encoder
+	ds := []*Delivery{sample(), sample(), {ID: "a", Source: "s", DeliveryID: sample().DeliveryID}, sample(), sample(), sample()}
+	ds[1].Headers = ds[1].Headers[1:]
+	ds[3].Headers = append([]Header{{Name: "a-first", Value: "1"}}, ds[3].Headers...)
+	for i := range 300 {
+		ds[4].Headers = append(ds[4].Headers, Header{Name: "z-" + strings.Repeat("z", i), Value: strings.Repeat("v", i)})
+	}
+	for range 3 {
+		for _, d := range ds {
+			require.Equal(t, Encode(d), e.Encode(d))
+			e.Release()
+			require.Less(t, cap(e.headers.values), 5<<10, "what is kept is bounded")
+			require.Nil(t, e.record.Value, "the body is let go")
+		}
+	}
 }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -148,6 +168,15 @@ func BenchmarkEncode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		Encode(d)
+	}
+}
+
+func BenchmarkEncoder(b *testing.B) {
+	d := sample()
+	b.ReportAllocs()
+	var e Encoder
+	for b.Loop() {
+		e.Encode(d)
 	}
 }
 
