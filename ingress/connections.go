@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -31,8 +32,9 @@ func newConnections(l net.Listener, most int, h2c, raw bool) *connections {
 
 // conn is one connection, a member of the ring while it is idle.
 type conn struct {
-	net.Conn
+	lazy
 	owner      *connections
+	peer       netip.Addr // the other end; zero: it has no address
 	next, prev *conn
 	closed     bool
 	frames     *framing // nil: not looked at
@@ -66,7 +68,10 @@ func (l *connections) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		t := &conn{Conn: c, owner: l, preface: -1}
+		t := &conn{lazy: lazy{Conn: c}, owner: l, preface: -1}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+			t.peer = a.AddrPort().Addr().Unmap().WithZone("")
+		}
 		if !l.raw {
 			t.frames = newFraming()
 		}
@@ -173,7 +178,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.lookout.skips(p) {
 		return 0, nil
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.lazy.Read(p)
 	if c.preface >= 0 && n > 0 {
 		c.detect(p[:n])
 	}
