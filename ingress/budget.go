@@ -57,8 +57,9 @@ const requestOverhead = 4 << 10
 const firstChunk = 64 << 10
 
 // read reads a body of at most limit bytes. length is the Content-Length, or -1. The bytes are taken from the
-// budget as the buffer grows; held is what the caller must give back, whatever the error.
-func (b *budget) read(r io.Reader, length, limit int64) (body []byte, held int64, err error) {
+// budget as the buffer grows; held is what the caller must give back, whatever the error. A small body comes to lie in
+// space, where that is large enough; it is charged for all of it.
+func (b *budget) read(r io.Reader, length, limit int64, space []byte) (body []byte, held int64, err error) {
 	if length > limit {
 		return nil, 0, errTooLarge
 	}
@@ -71,13 +72,22 @@ func (b *budget) read(r io.Reader, length, limit int64) (body []byte, held int64
 			size = min(size, length)
 		}
 		// One byte more than fits, so that the end of the body is seen without another round.
-		if !b.take(size + 1 + requestOverhead - held) {
+		fits := buf == nil && int64(cap(space)) > size
+		charge := size + 1 + requestOverhead
+		if fits {
+			charge = int64(cap(space)) + requestOverhead
+		}
+		if !b.take(charge - held) {
 			return nil, held, errNoRoom
 		}
-		held = size + 1 + requestOverhead
-		grown := make([]byte, len(buf), size+1)
-		copy(grown, buf)
-		buf = grown
+		held = charge
+		if fits {
+			buf = space[: 0 : size+1]
+		} else {
+			grown := make([]byte, len(buf), size+1)
+			copy(grown, buf)
+			buf = grown
+		}
 		for len(buf) < cap(buf) {
 			n, err := r.Read(buf[len(buf):cap(buf)])
 			buf = buf[:len(buf)+n]

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -178,7 +179,7 @@ func TestEveryRefusalIsDocumented(t *testing.T) {
 	known := map[string]bool{}
 	for o, r := range refusals {
 		w := httptest.NewRecorder()
-		w.Header().Set(headerDeliveryID, newDeliveryID())
+		w.Header().Set(headerDeliveryID, newDeliveryID(time.Now()))
 		if r.status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", "POST")
 		}

@@ -1,21 +1,16 @@
 package ingress
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/google/uuid"
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/provider"
@@ -50,27 +45,15 @@ func (s *Service) recover(c *gin.Context) {
 	c.Next()
 }
 
-// request is one request on its way through receive.
-type request struct {
-	*gin.Context
-	src      *source
-	*rules          // the source's, as they were when the request came
-	id       string // delivery ID
-	from     netip.Addr
-	started  time.Time
-	body     []byte
-	hold     hold
-	received time.Time // when the body had been read
-	shown    provider.Request
-	digest   [32]byte
-	eventID  string // once verified
-	secretID string
-	reader   pacedBody
+// receive answers one request: route, read, verify, look up, publish, answer. A request that panics is not used again.
+func (s *Service) receive(c *gin.Context) {
+	r := s.begin(c)
+	s.handle(r)
+	r.leave()
 }
 
-// receive answers one request: route, read, verify, look up, publish, answer.
-func (s *Service) receive(c *gin.Context) {
-	r := &request{Context: c, started: s.now(), id: newDeliveryID(), from: s.sender(c)}
+func (s *Service) handle(r *request) {
+	c := r.Context
 	c.Writer.Header()[headerDeliveryID] = []string{r.id}
 	if s.draining.Load() {
 		c.Header("Connection", "close")
@@ -81,7 +64,7 @@ func (s *Service) receive(c *gin.Context) {
 		return
 	}
 	r.src, r.rules = src, src.rules.Load()
-	defer func() { src.seconds.Observe(s.now().Sub(r.started).Seconds()) }()
+	defer func() { src.seconds.observe(s.now().Sub(r.started)) }()
 	ticket, wait := s.limits.enter(r.from)
 	if wait > 0 {
 		s.refuseLimited(r, outRateLimited, wait, "the limits of an address, or of all requests in flight")
@@ -108,7 +91,7 @@ func (s *Service) receive(c *gin.Context) {
 		}
 	}()
 	var err error
-	if r.body, r.hold.bytes, err = s.budget.read(r.paced(&s.cfg), c.Request.ContentLength, r.judge.maxBody); err != nil {
+	if r.body, r.hold.bytes, err = s.budget.read(r.paced(&s.cfg), c.Request.ContentLength, r.judge.maxBody, r.space); err != nil {
 		s.refuseRead(r, err)
 		return
 	}
@@ -121,6 +104,9 @@ func (s *Service) sender(c *gin.Context) netip.Addr {
 	if len(s.proxies) > 0 {
 		a, _ := netip.ParseAddr(c.ClientIP())
 		return a.Unmap().WithZone("")
+	}
+	if conn := trackedOf(connOf(c.Request)); conn != nil && conn.peer.IsValid() {
+		return conn.peer
 	}
 	ap, _ := netip.ParseAddrPort(c.Request.RemoteAddr)
 	return ap.Addr().Unmap().WithZone("")
@@ -166,9 +152,8 @@ func (s *Service) accept(r *request) bool {
 		s.refuse(r, outUnsafeTopic, "the topic is not safe")
 		return false
 	}
-	r.digest = sha256.Sum256(r.body)
 	d := r.delivery(&g.Verified)
-	sight := newSighting(s.topic.scope(), r.src.name, d.ID, r.digest, d.Verdict.Has(event.FlagIDUnsigned))
+	sight := newSighting(s.lookup.hasher(), s.topic.scope(), r.src.name, d.ID, r.body, d.Verdict.Has(event.FlagIDUnsigned))
 	known := s.lookup.look(&sight, r.received)
 	if known.seen {
 		r.succeed(outDuplicate, d.ID, g.Response)
@@ -180,7 +165,8 @@ func (s *Service) accept(r *request) bool {
 	if known.replayed {
 		d.Verdict = d.Verdict.With(event.FlagReplaySuspect)
 	}
-	switch err := s.pub.publish(d, r.src.atOnce, r.received.Add(r.src.ackTimeout), r.hold.release); {
+	r.users.Add(1)
+	switch err := s.pub.publish(d, &r.encoder, r.src.atOnce, r.received.Add(r.src.ackTimeout), r.settled); {
 	case err == nil:
 		s.lookup.add(&sight, s.now())
 		r.succeed(outAccepted, d.ID, g.Response)
@@ -194,61 +180,11 @@ func (s *Service) accept(r *request) bool {
 	return true
 }
 
-// show fills in the request as the judge sees it.
-func (s *Service) show(r *request) {
-	req := r.Request
-	r.shown = provider.Request{
-		Method: req.Method, Path: req.URL.EscapedPath(), RawQuery: req.URL.RawQuery, Host: req.Host,
-		Header: req.Header, Body: r.body, Now: r.received, FromProxy: s.proxies.include(req.RemoteAddr),
-	}
-	if req.TLS != nil {
-		r.shown.Peer = req.TLS.PeerCertificates
-	}
-}
-
 // countVerified shows which secret is in use. Handshakes that prove nothing are not counted.
 func (r *request) countVerified(v *provider.Verified) {
 	if c, ok := r.verified[v.SecretID]; ok && (v.Handshake == nil || v.SecretID != "") {
 		c.Inc()
 	}
-}
-
-// delivery makes what goes to Kafka.
-func (r *request) delivery(v *provider.Verified) *event.Delivery {
-	req, hide, p := r.Request, &r.judge.redaction, r.judge.rules.Provider()
-	d := &event.Delivery{
-		Source: r.src.name, Provider: p.Name,
-		ID: v.ID, Type: v.Type, Time: v.Time, ReceivedAt: r.received.UTC(), DeliveryID: r.id,
-		SecretID: v.SecretID, RemoteAddr: r.address(), Method: req.Method,
-		Path: r.shown.Path, Query: hide.query(req.URL.RawQuery), SignedURL: hide.url(v.SignedURL),
-		ContentType: req.Header.Get("Content-Type"), Body: r.body,
-		Headers: hide.stored(req),
-	}
-	if tp := req.Header.Get("Traceparent"); validTraceParent(tp) {
-		d.TraceParent, d.TraceState = tp, req.Header.Get("Tracestate")
-	}
-	var flags []string
-	switch r.judge.rules.Authenticity() {
-	case provider.AuthSigned:
-		flags = append(flags, event.FlagVerified)
-	case provider.AuthNone:
-		flags = append(flags, event.FlagUnverified)
-	default:
-		flags = append(flags, event.FlagVerified, event.FlagWeak)
-	}
-	if v.Parts != nil {
-		flags = append(flags, event.FlagBatch)
-	}
-	if v.IDMissing {
-		flags = append(flags, event.FlagIDDigest)
-	} else if v.IDUnsigned {
-		flags = append(flags, event.FlagIDUnsigned)
-	}
-	if d.Type == "" {
-		flags = append(flags, event.FlagNoType)
-	}
-	d.Verdict = event.NewVerdict(flags...)
-	return d
 }
 
 // validTraceParent checks the form of W3C trace context, version 00.
@@ -264,20 +200,12 @@ func validTraceParent(s string) bool {
 	return s[3:35] != strings.Repeat("0", 32) && s[36:52] != strings.Repeat("0", 16)
 }
 
-// address is the sender's address as text.
-func (r *request) address() string {
-	if !r.from.IsValid() {
-		return ""
-	}
-	return r.from.String()
-}
-
 var contentJSON = []string{"application/json"} // never written to
 
 // succeed answers 200, or as the provider demands.
 func (r *request) succeed(o outcome, id string, own *provider.Response) {
 	r.src.counters[o].Inc()
-	r.src.history.accepted.Store(&Moment{At: r.received.UTC(), DeliveryID: r.id, EventID: id, SecretID: r.secretID, Outcome: string(o)})
+	r.src.history.accepted.store(&Moment{At: r.received.UTC(), DeliveryID: r.id, EventID: id, SecretID: r.secretID, Outcome: string(o)})
 	if own != nil {
 		r.write(own)
 		return
@@ -346,7 +274,7 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 	if o == outMethod {
 		r.Header("Allow", r.judge.rules.Provider().Allow())
 	}
-	past.refused.Store(&Moment{
+	past.refused.store(&Moment{
 		At: s.now().UTC(), DeliveryID: r.id, EventID: r.eventID, Outcome: string(o), Reason: reason,
 	})
 	attrs := []slog.Attr{
@@ -367,20 +295,4 @@ func cut(s string) string {
 		return s[:most] + "…"
 	}
 	return s
-}
-
-func newDeliveryID() string {
-	id, _ := uuid.NewV7FromReader(random{}) // which does not fail
-	return id.String()
-}
-
-// random reads the runtime's generator, which the system seeds. It is quick; delivery IDs are no secrets.
-type random struct{}
-
-func (random) Read(p []byte) (int, error) {
-	var word [8]byte
-	for n := 0; n < len(p); n += copy(p[n:], word[:]) {
-		binary.LittleEndian.PutUint64(word[:], rand.Uint64())
-	}
-	return len(p), nil
 }

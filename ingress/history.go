@@ -9,12 +9,35 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // history is what became of the last requests to one source.
-type history struct{ accepted, refused atomic.Pointer[Moment] }
+type history struct{ accepted, refused last }
+
+// last is the last moment of its kind.
+type last struct {
+	mu sync.Mutex
+	m  Moment
+}
+
+func (l *last) store(m *Moment) {
+	l.mu.Lock()
+	l.m = *m
+	l.mu.Unlock()
+}
+
+// shown is the moment with its foreign texts made short and visible; nil: there was none.
+func (l *last) shown() *Moment {
+	l.mu.Lock()
+	m := l.m
+	l.mu.Unlock()
+	if m.At.IsZero() {
+		return nil
+	}
+	m.EventID, m.Reason = shown(m.EventID), shown(m.Reason)
+	return &m
+}
 
 // Moment is one request that was accepted or refused.
 type Moment struct {
@@ -38,19 +61,9 @@ func (s *Service) History() []SourceHistory {
 	hs := make([]SourceHistory, 0, len(s.sources)+1)
 	for _, name := range slices.Sorted(maps.Keys(s.sources)) {
 		h := &s.sources[name].history
-		hs = append(hs, SourceHistory{name, h.accepted.Load().shown(), h.refused.Load().shown()})
+		hs = append(hs, SourceHistory{name, h.accepted.shown(), h.refused.shown()})
 	}
-	return append(hs, SourceHistory{Source: unknownSource, LastRefused: s.strays.refused.Load().shown()})
-}
-
-// shown is the moment with its foreign texts made short and visible.
-func (m *Moment) shown() *Moment {
-	if m == nil {
-		return nil
-	}
-	c := *m
-	c.EventID, c.Reason = shown(m.EventID), shown(m.Reason)
-	return &c
+	return append(hs, SourceHistory{Source: unknownSource, LastRefused: s.strays.refused.shown()})
 }
 
 // Pages are what the operations listener serves besides health and metrics.

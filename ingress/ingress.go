@@ -43,6 +43,7 @@ type Service struct {
 	clock   *clock
 	now     func() time.Time
 
+	requests *sync.Pool // of *request
 	listener net.Listener
 	tls      *tls.Config // nil: HTTP
 	draining atomic.Bool
@@ -58,7 +59,7 @@ type source struct {
 	quota      *quota // nil: none
 	atOnce     bool   // no linger
 	counters   map[outcome]prometheus.Counter
-	seconds    prometheus.Observer
+	seconds    *timing
 }
 
 // rules are what a reload of the secrets replaces, all at once; a request keeps those with which it began.
@@ -72,7 +73,7 @@ type rules struct {
 func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
 	s := &Service{
 		cfg: cfg.Ingress, log: log.With(slog.String("service", "ingress")), sources: map[string]*source{},
-		metrics: newMetrics(reg), now: time.Now,
+		metrics: newMetrics(reg), now: time.Now, requests: newRequests(),
 	}
 	var err error
 	if s.proxies, err = parsePrefixes(cfg.Ingress.TrustedProxies); err != nil {
@@ -130,7 +131,7 @@ func (s *Service) openSource(cfg *settings.File, name string) (*source, config.E
 	p := judge.rules.Provider()
 	src := &source{
 		name: name, maxBody: judge.maxBody, atOnce: c.Linger != nil && *c.Linger == 0, ackTimeout: c.AckTimeout, quota: newQuota(c.Quota),
-		counters: s.metrics.counters(name), seconds: s.metrics.seconds.WithLabelValues(name),
+		counters: s.metrics.counters(name), seconds: s.metrics.seconds(name),
 	}
 	src.rules.Store(s.metrics.rules(name, judge))
 	if src.ackTimeout == 0 {

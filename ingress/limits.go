@@ -98,8 +98,8 @@ type addresses struct {
 	start time.Time
 
 	mu         sync.Mutex
-	young, old map[client]time.Duration
-	open       map[client]int32 // bounded by limits.requests
+	young, old map[client]*time.Duration // pointers: what is there already is changed without another look-up
+	open       map[client]*int32         // bounded by limits.requests
 }
 
 func newLimits(c settings.Limits) (*limits, error) {
@@ -116,7 +116,7 @@ func newLimits(c settings.Limits) (*limits, error) {
 	}
 	l.perAddr = &addresses{
 		most: int32(c.RequestsPerAddress), half: max(c.Addresses/2, 1), start: time.Now(),
-		young: map[client]time.Duration{}, open: map[client]int32{},
+		young: map[client]*time.Duration{}, open: map[client]*int32{},
 	}
 	if c.Rate > 0 {
 		burst := c.Burst
@@ -132,6 +132,7 @@ func newLimits(c settings.Limits) (*limits, error) {
 type ticket struct {
 	addr    client
 	counted bool // by address
+	open    *int32
 }
 
 // busyWait is what a sender is told to wait for others' requests to end.
@@ -152,7 +153,7 @@ func (l *limits) enter(from netip.Addr) (t ticket, wait time.Duration) {
 		}
 	}
 	t.addr = clientOf(from) // what has no address is counted as one client
-	if wait = l.perAddr.enter(t.addr); wait > 0 {
+	if t.open, wait = l.perAddr.enter(t.addr); wait > 0 {
 		l.inFlight.Add(-1)
 		return ticket{}, wait
 	}
@@ -163,44 +164,65 @@ func (l *limits) enter(from netip.Addr) (t ticket, wait time.Duration) {
 func (l *limits) leave(t ticket) {
 	l.inFlight.Add(-1)
 	if t.counted {
-		l.perAddr.leave(t.addr)
+		l.perAddr.leave(t.addr, t.open)
 	}
 }
 
-func (a *addresses) enter(c client) time.Duration {
+// enter lets a request in, or says how long to wait. open is for leave.
+func (a *addresses) enter(c client) (open *int32, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	open := a.open[c]
-	if a.most > 0 && open >= a.most {
-		return busyWait
+	if a.most > 0 {
+		if open = a.open[c]; open != nil && *open >= a.most {
+			return nil, busyWait
+		}
 	}
 	if a.rated {
-		full, ok := a.young[c]
-		if !ok {
-			full = a.old[c]
+		if wait = a.pay(c); wait > 0 {
+			return nil, wait
 		}
-		next, wait := a.take(full, time.Since(a.start))
-		if wait > 0 {
-			return wait
-		}
-		if !ok && len(a.young) >= a.half {
-			a.old, a.young = a.young, make(map[client]time.Duration, len(a.young))
-		}
-		a.young[c] = next
 	}
 	if a.most > 0 {
-		a.open[c] = open + 1
+		if open == nil {
+			open = new(int32)
+			a.open[c] = open
+		}
+		*open++
 	}
+	return open, 0
+}
+
+// pay takes a token out of the client's bucket.
+func (a *addresses) pay(c client) time.Duration {
+	full := a.young[c]
+	known := full != nil
+	if !known {
+		if full = a.old[c]; full == nil {
+			full = new(time.Duration)
+		}
+	}
+	next, wait := a.take(*full, time.Since(a.start))
+	if wait > 0 {
+		return wait
+	}
+	*full = next
+	if known {
+		return 0
+	}
+	if len(a.young) >= a.half {
+		a.old, a.young = a.young, make(map[client]*time.Duration, len(a.young))
+	}
+	a.young[c] = full
 	return 0
 }
 
-func (a *addresses) leave(c client) {
-	if a.most == 0 {
+func (a *addresses) leave(c client, open *int32) {
+	if open == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open[c]--; a.open[c] <= 0 {
+	if *open--; *open == 0 {
 		delete(a.open, c)
 	}
 }

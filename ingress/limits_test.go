@@ -59,8 +59,9 @@ func TestAddressesAreBounded(t *testing.T) {
 	a := l.perAddr
 	for i := range 10_000 {
 		c := client{byte(i), byte(i >> 8)}
-		require.Zero(t, a.enter(c))
-		a.leave(c)
+		open, wait := a.enter(c)
+		require.Zero(t, wait)
+		a.leave(c, open)
 		require.LessOrEqual(t, len(a.young)+len(a.old), 1000)
 	}
 	require.Empty(t, a.open)

@@ -94,12 +94,10 @@ func (d *distinct) one(i uint64) {
 	id := fmt.Sprintf("%08x-0000-4000-8000-%012x", uint32(i), i)
 	d.send(i, fmt.Sprintf("nobody-%d", i), id, "", http.StatusNotFound)
 	c := clientOf(distinctAddress(i))
-	if d.limits.perAddr.enter(c) == 0 {
-		d.limits.perAddr.leave(c)
+	if open, wait := d.limits.perAddr.enter(c); wait == 0 {
+		d.limits.perAddr.leave(c, open)
 	}
-	var digest [32]byte
-	binary.BigEndian.PutUint64(digest[:], i)
-	s := newSighting([32]byte{1}, "github", id, digest, true)
+	s := newSighting(d.lookup.hasher(), [32]byte{1}, "github", id, binary.BigEndian.AppendUint64(nil, i), true)
 	if d.lookup.look(&s, d.now()).seen {
 		d.t.Errorf("%s was not seen before", id)
 	}

@@ -1,15 +1,13 @@
 package ingress
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 type metrics struct {
+	reg      prometheus.Registerer
 	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	ack      prometheus.Histogram
+	ack      *timing
 	inflight prometheus.Gauge
 	dataLoss prometheus.Counter
 	verified *prometheus.CounterVec
@@ -18,17 +16,10 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-	histogram := func(name, help string) prometheus.HistogramOpts {
-		return prometheus.HistogramOpts{
-			Name: name, Help: help, Buckets: buckets,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
-		}
-	}
 	m := &metrics{
+		reg:      reg,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_requests_total", Help: "Requests by how they ended."}, []string{"source", "outcome"}),
-		seconds:  prometheus.NewHistogramVec(histogram("catchment_ingress_request_seconds", "Time from a request's headers to its answer."), []string{"source"}),
-		ack:      prometheus.NewHistogram(histogram("catchment_ingress_ack_seconds", "Time from handing a record to the producer to Kafka's acknowledgement.")),
+		ack:      newTiming(timingOpts("catchment_ingress_ack_seconds", "Time from handing a record to the producer to Kafka's acknowledgement.")),
 		inflight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "catchment_ingress_inflight_bytes", Help: "Bytes of bodies held, until Kafka has answered for them."}),
 		dataLoss: prometheus.NewCounter(prometheus.CounterOpts{Name: "catchment_ingress_data_loss_detected_total", Help: "Times that the producer found that Kafka may have lost acknowledged records."}),
 		verified: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_verified_total", Help: "Verified requests by the secret that verified them."}, []string{"source", "secret_id"}),
@@ -41,8 +32,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
 	}
-	reg.MustRegister(m.requests, m.seconds, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads, m.lookups)
+	reg.MustRegister(m.requests, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads, m.lookups)
 	return m
+}
+
+func timingOpts(name, help string) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		NativeHistogramBucketFactor: 1.1,
+	}
+}
+
+// seconds makes the source's histogram of times.
+func (m *metrics) seconds(source string) *timing {
+	opts := timingOpts("catchment_ingress_request_seconds", "Time from a request's headers to its answer.")
+	opts.ConstLabels = prometheus.Labels{"source": source}
+	t := newTiming(opts)
+	m.reg.MustRegister(t)
+	return t
 }
 
 // unknownSource is the label of requests for no source: labels take no value from requests.

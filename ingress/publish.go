@@ -64,9 +64,10 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 		}),
 	)
 	p := &publisher{
-		topic: cfg.Kafka.Topic, m: m, log: log, waits: sync.Pool{New: newWait},
+		topic: cfg.Kafka.Topic, m: m, log: log,
 		gone: make(chan struct{}, 1), bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
 	}
+	p.waits.New = p.newWait
 	open := func(linger time.Duration) (*kgo.Client, error) {
 		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
 		if err != nil {
@@ -91,53 +92,62 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 // wait is what one request waits with: for Kafka's answer or its deadline, whichever comes first. One channel for both
 // costs less than to choose between two.
 type wait struct {
-	ended chan error // has room for both
-	late  *time.Timer
+	ended    chan error // has room for both
+	late     *time.Timer
+	answered func(*kgo.Record, error) // the record's promise
+
+	part    *slot
+	start   time.Time
+	id      string
+	release func(acknowledged bool)
 }
 
-func newWait() any {
+func (p *publisher) newWait() any {
 	w := &wait{ended: make(chan error, 2)}
 	w.late = time.AfterFunc(time.Hour, func() { w.ended <- errDeadline })
 	w.late.Stop()
+	w.answered = func(r *kgo.Record, err error) {
+		w.part.answered(r, w.start.Sub(processStart), err)
+		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
+			p.log.Debug("acknowledged", slog.String("delivery_id", w.id), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
+		}
+		w.release(err == nil) // from here on the record may be another's
+		w.ended <- err        // never blocks, also when nobody waits any more
+	}
 	return w
 }
 
 // publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
-// there is no room, errShare when there is none for its partition, or Kafka's error. release is called once, when the producer is done with d's body: that may
-// be long after errDeadline. The request's context has no part in this: a sender that hangs up must not cancel
-// a batch that holds other senders' records.
-func (p *publisher) publish(d *event.Delivery, atOnce bool, deadline time.Time, release func()) error {
+// there is no room, errShare when there is none for its partition, or Kafka's error. release is called once, when the
+// producer is done with d's body and what e made: that may be long after errDeadline. The request's context has no part in
+// this: a sender that hangs up must not cancel a batch that holds other senders' records.
+func (p *publisher) publish(d *event.Delivery, e *event.Encoder, atOnce bool, deadline time.Time, release func(acknowledged bool)) error {
 	cl := p.client
 	if atOnce {
 		cl = p.atOnce
 	}
-	record := event.Encode(d)
+	record := e.Encode(d)
 	part := p.bulkhead.take(record)
 	if part == nil {
-		release()
+		release(false)
 		return errShare
 	}
 	w := p.waits.Get().(*wait)
 	start := time.Now()
-	cl.TryProduce(context.Background(), record, func(r *kgo.Record, err error) {
-		part.answered(r, start.Sub(processStart), err)
-		release()
-		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
-			p.log.Debug("acknowledged", slog.String("delivery_id", d.DeliveryID), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
-		}
-		w.ended <- err // never blocks, also when nobody waits any more
-	})
+	w.part, w.start, w.id, w.release = part, start, d.DeliveryID, release
+	cl.TryProduce(context.Background(), record, w.answered)
 	w.late.Reset(deadline.Sub(start))
 	err := <-w.ended
 	if err == errDeadline { //nolint:errorlint // Kafka's own errors are others
 		return err
 	}
 	if w.late.Stop() {
+		w.part, w.release = nil, nil
 		p.waits.Put(w) // only now is it sure that nothing more comes
 	}
 	switch {
 	case err == nil:
-		p.m.ack.Observe(time.Since(start).Seconds())
+		p.m.ack.observe(time.Since(start))
 		return nil
 	case errors.Is(err, kgo.ErrMaxBuffered):
 		return errFull

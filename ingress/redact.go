@@ -29,9 +29,10 @@ func newRedaction(rules *provider.Source) redaction {
 	return r
 }
 
-// stored lists the request's headers by name. Go's server moves Host out of the headers; it is evidence as well.
-func (r *redaction) stored(req *http.Request) []event.Header {
-	hs := make([]event.Header, 0, len(req.Header)+1)
+// stored appends the request's headers, by name, to an empty list. Go's server moves Host out of the headers; it is
+// evidence as well.
+func (r *redaction) stored(hs []event.Header, req *http.Request) []event.Header {
+	hs = slices.Grow(hs, len(req.Header)+1)
 	hs = append(hs, event.Header{Name: "host", Value: req.Host})
 	var names strings.Builder // one allocation for all
 	names.Grow(namesLen(req.Header))

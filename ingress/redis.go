@@ -84,6 +84,8 @@ type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
 
+func (s *shared) hasher() *hasher { return nil }
+
 func (s *shared) look(g *sighting, _ time.Time) (f found) {
 	if !s.working() {
 		s.m.lookups.WithLabelValues(lookupSkipped).Inc()

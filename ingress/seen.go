@@ -3,6 +3,8 @@ package ingress
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -22,10 +24,11 @@ type sighting struct {
 }
 
 // newSighting makes the keys of a delivery.
-func newSighting(scope [32]byte, source, id string, digest [32]byte, idUnsigned bool) sighting {
-	s := sighting{scope: scope, event: keyOf(scope, source, id, digest)}
+func newSighting(h *hasher, scope [32]byte, source, id string, body []byte, idUnsigned bool) sighting {
+	digest := h.sum(body)
+	s := sighting{scope: scope, event: h.key(scope, source, id, digest)}
 	if idUnsigned {
-		s.bytes, s.id = keyOf(scope, source, "", digest), keyOf([32]byte{}, "", id, [32]byte{})
+		s.bytes, s.id = h.key(scope, source, "", digest), h.key([32]byte{}, "", id, [32]byte{})
 	}
 	return s
 }
@@ -42,6 +45,8 @@ type found struct {
 // lookup remembers what Kafka has acknowledged lately. It saves work, and correctness never depends on it: what it does
 // not know was not seen.
 type lookup interface {
+	// hasher is for newSighting.
+	hasher() *hasher
 	// look marks the sighting with the generation of what it knows, for add.
 	look(s *sighting, now time.Time) found
 	// add is called after the acknowledgement, never before it. What was looked up before a forget is not added.
@@ -51,16 +56,31 @@ type lookup interface {
 	close()
 }
 
-// keyOf hashes the parts, each with its length before it, so that no two lists of parts look alike.
-func keyOf(scope [32]byte, source, id string, digest [32]byte) (k seenKey) {
-	h := make([]byte, 0, 160+len(source)+len(id))
-	h = append(h, scope[:]...)
-	h = append(h, digest[:]...)
-	h = append(h, byte(len(source)))
-	h = append(h, source...)
-	h = append(h, id...)
-	sum := sha256.Sum256(h)
-	copy(k[:], sum[:])
+// hasher makes keys. Those that stay in one process are two hashes of 64 bits each under seeds that the process has made
+// up: a quarter of the CPU of SHA-256, which keys that several ingresses share (nil) are made with.
+type hasher [2]maphash.Seed
+
+func newHasher() *hasher { return &hasher{maphash.MakeSeed(), maphash.MakeSeed()} }
+
+func (h *hasher) sum(p []byte) (d [32]byte) {
+	if h == nil {
+		return sha256.Sum256(p)
+	}
+	binary.BigEndian.PutUint64(d[:8], maphash.Bytes(h[0], p))
+	binary.BigEndian.PutUint64(d[8:], maphash.Bytes(h[1], p))
+	return d
+}
+
+// key hashes the parts, each with its length before it, so that no two lists of parts look alike.
+func (h *hasher) key(scope [32]byte, source, id string, digest [32]byte) (k seenKey) {
+	var space [512]byte
+	p := append(space[:0], scope[:]...)
+	p = append(p, digest[:]...)
+	p = append(p, byte(len(source)))
+	p = append(p, source...)
+	p = append(p, id...)
+	d := h.sum(p)
+	copy(k[:], d[:])
 	return k
 }
 
@@ -70,17 +90,20 @@ type recent struct {
 	events *generations[struct{}] // nil: only replays are looked for
 	bodies *generations[seenKey]  // the first ID of each body
 	mark   string                 // another after each forget
+	hashes *hasher
 
 	seen, unseen prometheus.Counter
 }
 
 func newRecent(entries int, ttl time.Duration, events bool, m *metrics) *recent {
-	r := &recent{bodies: newGenerations[seenKey](entries, ttl), mark: rand.Text(), seen: m.lookups.WithLabelValues(lookupSeen), unseen: m.lookups.WithLabelValues(lookupUnseen)}
+	r := &recent{bodies: newGenerations[seenKey](entries, ttl), mark: rand.Text(), hashes: newHasher(), seen: m.lookups.WithLabelValues(lookupSeen), unseen: m.lookups.WithLabelValues(lookupUnseen)}
 	if events {
 		r.events = newGenerations[struct{}](entries, ttl)
 	}
 	return r
 }
+
+func (r *recent) hasher() *hasher { return r.hashes }
 
 func (r *recent) look(s *sighting, now time.Time) (f found) {
 	r.mu.Lock()

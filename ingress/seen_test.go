@@ -1,8 +1,11 @@
 package ingress
 
 import (
+	"bytes"
 	"encoding/binary"
 	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,11 +41,42 @@ func TestGenerationsAreBounded(t *testing.T) {
 	require.False(t, ok, "a clock that was set back forgets")
 }
 
+// TestKeysTellDeliveriesApart: whatever differs makes another key; keys of one process mean nothing to another, and those
+// that ingresses share are the same in all.
+func TestKeysTellDeliveriesApart(t *testing.T) {
+	for _, h := range []*hasher{nil, newHasher()} {
+		body := bytes.Repeat([]byte("b"), 2048)
+		seen := map[seenKey]string{}
+		add := func(what string, scope [32]byte, source, id string, body []byte) {
+			k := newSighting(h, scope, source, id, body, false).event
+			require.NotContains(t, seen, k, what)
+			seen[k] = what
+			require.Equal(t, k, newSighting(h, scope, source, id, bytes.Clone(body), false).event)
+		}
+		add("all", [32]byte{1}, "source", "id", body)
+		add("scope", [32]byte{2}, "source", "id", body)
+		add("source", [32]byte{1}, "sourcei", "d", body)
+		add("id", [32]byte{1}, "source", "id2", body)
+		add("long id", [32]byte{1}, "source", strings.Repeat("i", 512), body)
+		add("end", [32]byte{1}, "source", "id", body[1:])
+		for i := range len(body) * 8 {
+			body[i/8] ^= 1 << (i % 8)
+			add("bit "+strconv.Itoa(i), [32]byte{1}, "source", "id", body)
+			body[i/8] ^= 1 << (i % 8)
+		}
+	}
+	key := func(h *hasher) seenKey {
+		return newSighting(h, [32]byte{1}, "source", "id", []byte("body"), false).event
+	}
+	require.NotEqual(t, key(newHasher()), key(newHasher()))
+	require.Equal(t, key(nil), key(nil))
+}
+
 // TestWhatWasLookedUpBeforeALossIsNotAdded: its acknowledgement may be among what was lost.
 func TestWhatWasLookedUpBeforeALossIsNotAdded(t *testing.T) {
 	r := newRecent(100, time.Minute, true, newMetrics(registry()))
 	now := time.Unix(1_795_000_000, 0)
-	s := newSighting([32]byte{1}, "s", "id", [32]byte{2}, false)
+	s := newSighting(r.hasher(), [32]byte{1}, "s", "id", []byte("body"), false)
 	require.False(t, r.look(&s, now).seen)
 	r.forget(s.scope)
 	r.add(&s, now)

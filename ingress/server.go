@@ -53,9 +53,15 @@ func (s *Service) server() (*http.Server, net.Listener) {
 // connKey finds a request's connection in its context.
 type connKey struct{}
 
+// connOf is the request's connection; nil: it came on none.
+func connOf(r *http.Request) net.Conn {
+	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	return c
+}
+
 // serve gives a request the TLS state that the server cannot see through our connections, and turns its look-out off.
 func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
-	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	c := connOf(r)
 	if sc, ok := c.(*secured); ok && r.TLS == nil {
 		r.TLS = &sc.state
 	}
