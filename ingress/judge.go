@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/catchment-dev/catchment/pkg/config"
@@ -110,6 +111,26 @@ func (j *Judge) verify(ctx context.Context, r *provider.Request) Judgement {
 	}
 	return g
 }
+
+// Reverify checks once more that a stored request is the provider's. It leaves aside the limits and rules of our own,
+// which may have changed since it was accepted.
+func (j *Judge) Reverify(ctx context.Context, r *provider.Request) Judgement { return j.verify(ctx, r) }
+
+// Redacted says whether a stored request lacks what its scheme would have to look at: the secret that came with it.
+func (j *Judge) Redacted(r *provider.Request) bool {
+	for _, name := range j.rules.SecretHeaders() {
+		if slices.Contains(r.Header[http.CanonicalHeaderKey(name)], redacted) {
+			return true
+		}
+	}
+	return len(j.redaction.parameters) > 0 && strings.Contains(r.RawQuery, redacted)
+}
+
+// Authenticity says how much a request proves that the source accepts.
+func (j *Judge) Authenticity() provider.Authenticity { return j.rules.Authenticity() }
+
+// SecretIDs are the IDs of the source's secrets.
+func (j *Judge) SecretIDs() []string { return j.rules.SecretIDs() }
 
 // inspect applies the source's own rules to a verified delivery.
 func (j *Judge) inspect(g *Judgement, body []byte) {

@@ -96,7 +96,7 @@ func open(ctx context.Context, s Store, cp *Checkpoint) (*segment.File, *watched
 	if size != cp.Size {
 		return nil, nil, fmt.Errorf("%w: it has %d bytes, its checkpoint says %d", ErrDamaged, size, cp.Size)
 	}
-	file := &watched{remote: remote{ctx, s, cp.Segment, cp.Size, nil}}
+	file := &watched{remote: *newRemote(ctx, s, cp.Segment, cp.Size, blockSize)}
 	f, err := segment.Open(file, cp.Size)
 	if err != nil {
 		return nil, nil, file.cause(err)

@@ -200,7 +200,7 @@ func Locate(ctx context.Context, s Store, at event.Position) (Place, error) {
 		if at.Offset < cp.First || at.Offset > cp.Last {
 			break
 		}
-		f, err := segment.Open(&remote{ctx, s, cp.Segment, cp.Size, nil}, cp.Size)
+		f, err := segment.Open(newRemote(ctx, s, cp.Segment, cp.Size, blockSize), cp.Size)
 		if err != nil {
 			return Place{}, fmt.Errorf("%s: %w", cp.Segment, err)
 		}
@@ -239,7 +239,7 @@ func findIn(ctx context.Context, s Store, key, source, eventID string, yield fun
 	if err != nil {
 		return err
 	}
-	file := &remote{ctx, s, key, size, nil}
+	file := newRemote(ctx, s, key, size, blockSize)
 	may, err := segment.MayHold(file, size, eventID)
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
@@ -367,22 +367,28 @@ type remote struct {
 	store  Store
 	key    string
 	size   int64
+	block  int64 // bytes
 	blocks map[int64][]byte
 }
 
+func newRemote(ctx context.Context, s Store, key string, size, block int64) *remote {
+	return &remote{ctx, s, key, size, block, nil}
+}
+
 const (
-	blockSize  = 256 << 10
-	blocksKept = 64
+	blockSize   = 256 << 10
+	lookupBlock = 128 << 10 // holds a row group's bloom filter, mostly
+	blocksKept  = 64
 )
 
 // ReadAt implements io.ReaderAt. It is not safe for concurrent use.
 func (r *remote) ReadAt(p []byte, offset int64) (n int, err error) {
 	for n < len(p) && offset < r.size {
-		block, err := r.block(offset / blockSize)
+		block, err := r.read(offset / r.block)
 		if err != nil {
 			return n, err
 		}
-		copied := copy(p[n:], block[offset%blockSize:])
+		copied := copy(p[n:], block[offset%r.block:])
 		n += copied
 		offset += int64(copied)
 	}
@@ -392,15 +398,15 @@ func (r *remote) ReadAt(p []byte, offset int64) (n int, err error) {
 	return n, nil
 }
 
-func (r *remote) block(number int64) ([]byte, error) {
+func (r *remote) read(number int64) ([]byte, error) {
 	if b, ok := r.blocks[number]; ok {
 		return b, nil
 	}
-	b, err := r.store.Read(r.ctx, r.key, number*blockSize, blockSize)
+	b, err := r.store.Read(r.ctx, r.key, number*r.block, r.block)
 	if err != nil {
 		return nil, err
 	}
-	if want := min(blockSize, r.size-number*blockSize); int64(len(b)) != want {
+	if want := min(r.block, r.size-number*r.block); int64(len(b)) != want {
 		return nil, fmt.Errorf("%s: %w", r.key, io.ErrUnexpectedEOF)
 	}
 	if r.blocks == nil || len(r.blocks) >= blocksKept {

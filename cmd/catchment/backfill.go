@@ -30,6 +30,7 @@ const (
 
 func newBackfill(a *app) *cobra.Command {
 	var partitions []int32
+	var across bool
 	var act actFlags
 	c := &cobra.Command{
 		Use:   "backfill",
@@ -38,9 +39,12 @@ func newBackfill(a *app) *cobra.Command {
 			"archive, through the same transactions as the processor's own; the processor then goes on by itself. It may be interrupted and\n" +
 			"begun again. Exit code 1 when the archive does not hold an offset that is missing.",
 		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.backfill(cmd.Context(), partitions, act.act()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.backfill(cmd.Context(), partitions, across, act.act())
+		},
 	}
 	c.Flags().Int32SliceVar(&partitions, "partition", nil, "only this partition; may be repeated")
+	c.Flags().BoolVar(&across, "across-gaps", false, "go on behind offsets that are lost, as a gap in the archive says: their events will never be processed")
 	act.register(c)
 	return c
 }
@@ -51,13 +55,14 @@ type filled struct {
 	processor.Range
 }
 
-func (a *app) backfill(ctx context.Context, partitions []int32, act control.Act) error {
+func (a *app) backfill(ctx context.Context, partitions []int32, across bool, act control.Act) error {
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, cfg *settings.File) error {
 		f, err := newFiller(ctx, cfg, db, act)
 		if err != nil {
 			return err
 		}
 		defer f.close()
+		f.across = across
 		missing, err := f.missing(ctx)
 		if err != nil {
 			return err
@@ -100,6 +105,7 @@ type filler struct {
 	store   archive.Store
 	entry   *processor.Backfill
 	act     control.Act
+	across  bool // go on behind admitted gaps
 }
 
 func newFiller(ctx context.Context, cfg *settings.File, db *pgxpool.Pool, act control.Act) (*filler, error) {
@@ -204,6 +210,8 @@ func (f *filler) fill(ctx context.Context, partition int32) (all processor.Range
 			if !pauseFor(ctx, overtakenPause) {
 				return all, ctx.Err()
 			}
+		case isLost(err):
+			return all, fmt.Errorf("%w; `catchment backfill --across-gaps` goes on behind them, and they are never processed", err)
 		case errors.Is(err, archive.ErrNotFound):
 			return all, fmt.Errorf("%w: Kafka begins at %d; wait until the archiver has stored it, or look for the segment with `catchment archive ls`", err, start)
 		case err != nil:
@@ -225,19 +233,49 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// records yields what the archive has of a partition, from an offset on.
+func isLost(err error) bool {
+	_, lost := errors.AsType[*archive.LostError](err)
+	return lost
+}
+
+// records yields what the archive has of a partition, from an offset on. Across gaps, a lost offset is a record without
+// anything in it.
 func (f *filler) records(ctx context.Context, partition int32, from int64) iter.Seq2[processor.Archived, error] {
 	p := archive.Partition{Topic: f.cfg.Kafka.Topic, TopicID: f.topicID, Number: partition}
 	return func(yield func(processor.Archived, error) bool) {
-		for w, err := range archive.From(ctx, f.store, p, from) {
-			if err != nil {
-				yield(processor.Archived{}, err)
+		for next := from; ; {
+			gap, stopped := f.segments(ctx, p, &next, next > from && f.across, yield)
+			if stopped || gap == nil {
 				return
 			}
-			_, decodable := w.Delivery()
-			if !yield(processor.Archived{Record: w.Record(), Control: w.IsControl(), Undecodable: !decodable}, nil) {
-				return
+			for ; next <= gap.Last; next++ {
+				lost := &kgo.Record{Topic: p.Topic, Partition: partition, Offset: next, LeaderEpoch: -1, Timestamp: gap.Time}
+				if !yield(processor.Archived{Record: lost, Control: true}, nil) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// segments yields records to the archive's end, or to a gap that may be gone across.
+func (f *filler) segments(ctx context.Context, p archive.Partition, next *int64, across bool, yield func(processor.Archived, error) bool) (gap *archive.Gap, stopped bool) {
+	for w, err := range archive.From(ctx, f.store, p, *next) {
+		if lost, ok := errors.AsType[*archive.LostError](err); ok && f.across {
+			return lost.Gap, false
+		}
+		if errors.Is(err, archive.ErrNotFound) && across {
+			return nil, false // the archive ends with the gap
+		}
+		if err != nil {
+			yield(processor.Archived{}, err)
+			return nil, true
+		}
+		_, decodable := w.Delivery()
+		if !yield(processor.Archived{Record: w.Record(), Control: w.IsControl(), Undecodable: !decodable}, nil) {
+			return nil, true
+		}
+		*next = w.Offset + 1
+	}
+	return nil, false
 }

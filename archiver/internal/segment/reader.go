@@ -20,7 +20,11 @@ type File struct {
 
 // Open reads the footer. The error wraps ErrDamaged when the bytes are not a segment.
 func Open(r io.ReaderAt, size int64) (*File, error) {
-	f, err := parquet.OpenFile(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	return open(r, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+}
+
+func open(r io.ReaderAt, size int64, options ...parquet.FileOption) (*File, error) {
+	f, err := parquet.OpenFile(r, size, options...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -134,4 +138,100 @@ func MayHold(r io.ReaderAt, size int64, eventID string) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// Lookup returns the rows with an event ID. It reads the footer and the bloom filters, of a row group that may hold the
+// ID the column of IDs, and of rows that do the pages they lie on.
+func Lookup(r io.ReaderAt, size int64, eventID string) ([]*row.Row, error) {
+	f, err := open(r, size, parquet.SkipPageIndex(true))
+	if err != nil {
+		return nil, err
+	}
+	column, _ := f.file.Schema().Lookup(row.EventIDColumn)
+	id := parquet.ValueOf(eventID)
+	var found []int64
+	before := int64(0)
+	for _, group := range f.file.RowGroups() {
+		chunk := group.ColumnChunks()[column.ColumnIndex]
+		held := true
+		if filter := chunk.BloomFilter(); filter != nil {
+			if held, err = filter.Check(id); err != nil {
+				return nil, fmt.Errorf("%w: bloom filter: %w", ErrDamaged, err)
+			}
+		}
+		if held {
+			numbers, err := rowsOf(chunk, eventID)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			for _, n := range numbers {
+				found = append(found, before+n)
+			}
+		}
+		before += group.NumRows()
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return pick(r, size, found)
+}
+
+// rowsOf are the numbers of a row group's rows whose event ID this is.
+func rowsOf(chunk parquet.ColumnChunk, eventID string) (numbers []int64, err error) {
+	pages := chunk.Pages()
+	defer func() { err = errors.Join(err, pages.Close()) }()
+	values := make([]parquet.Value, 1024)
+	for number := int64(0); ; {
+		page, err := pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return numbers, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for in := page.Values(); ; {
+			n, err := in.ReadValues(values)
+			for i := range values[:n] {
+				if !values[i].IsNull() && string(values[i].ByteArray()) == eventID {
+					numbers = append(numbers, number)
+				}
+				number++
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		parquet.Release(page)
+	}
+}
+
+// pick reads single rows by their numbers, which ascend.
+func pick(r io.ReaderAt, size int64, numbers []int64) (rows []*row.Row, err error) {
+	f, err := open(r, size, parquet.SkipBloomFilters(true)) // with the index that says on which page a row lies
+	if err != nil {
+		return nil, err
+	}
+	reader := parquet.NewReader(f.file, row.Schema())
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	buffer := make([]parquet.Row, 1)
+	for _, number := range numbers {
+		if err := reader.SeekToRow(number); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		if n, err := reader.ReadRows(buffer); n != 1 {
+			return nil, fmt.Errorf("%w: row %d: %w", ErrDamaged, number, err)
+		}
+		w, err := row.Parse(buffer[0])
+		if err == nil && w.Offset != f.First+number {
+			err = fmt.Errorf("expected offset %d, found %d", f.First+number, w.Offset)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		rows = append(rows, w)
+	}
+	return rows, nil
 }
