@@ -137,11 +137,16 @@ func (b *batch) within(ctx context.Context, tx *store.Tx) error {
 		return err
 	}
 	b.planAll(first, fresh) //nolint:contextcheck // an expression has a deadline of its own
-	if err := b.run(ctx); err != nil {
+	events := b.events(first, fresh)
+	held, err := tx.Hold(ctx, events, wanted(b.plans))
+	if err != nil {
+		return err
+	}
+	if err := b.run(ctx, held); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.InTransaction)
-	b.events(first, fresh)
+	b.restate(events)
 	b.undecodable()
 	if b.free {
 		return tx.WriteFree(ctx, &b.writes)
@@ -295,16 +300,15 @@ func (b *batch) before(op *operation, it *item, made map[*operation]*attempt) (d
 	return deps, true
 }
 
-// run makes the attempts: all together, and after a failure each in a savepoint.
-func (b *batch) run(ctx context.Context) error {
-	newest, err := lockGuards(ctx, b.tx, b.plans)
-	if err != nil || len(b.plans) == 0 {
-		return err
+// run makes the attempts: all together, and after a failure each in a savepoint. held is what the guards hold.
+func (b *batch) run(ctx context.Context, held map[store.Guard]store.Newest) error {
+	if len(b.plans) == 0 {
+		return nil
 	}
 	if err := b.tx.Mark(ctx); err != nil {
 		return err
 	}
-	r := &walk{held: newest}
+	r := &walk{held: held}
 	for again := !b.apart && !slices.ContainsFunc(b.plans, (*attempt).alone); again; {
 		ok, overlap, err := b.together(ctx, r)
 		if ok || err != nil {
@@ -330,18 +334,19 @@ func (b *batch) run(ctx context.Context) error {
 // be are.
 const maxSuspects = 3
 
-// lockGuards locks what the attempts would write.
-func lockGuards(ctx context.Context, tx *store.Tx, plans []*attempt) (map[store.Guard]store.Newest, error) {
-	want := map[store.Guard]bool{}
+// wanted is what the guards hold in the end if all attempts go well.
+func wanted(plans []*attempt) map[store.Guard]store.Newest {
+	want := map[store.Guard]store.Newest{}
 	for _, a := range plans {
-		if a.guarded() {
-			want[a.target()] = true
+		if !a.guarded() || a.held != "" {
+			continue
+		}
+		g := a.target()
+		if held, ok := want[g]; !ok || !a.odd && held.Less(a.newest()) {
+			want[g] = a.newest()
 		}
 	}
-	if len(want) == 0 {
-		return nil, nil
-	}
-	return tx.Guards(ctx, store.SortedGuards(want))
+	return want
 }
 
 // walk is one way through a batch's attempts: what it would write to the guards, and what became of the attempts. It is
@@ -725,18 +730,42 @@ func status(outcome string) string {
 	return outcome
 }
 
-// events lists the new events' rows.
-func (b *batch) events(first map[store.Key]int, fresh map[store.Key]bool) {
+// events lists the new events' rows as they are if all attempts go well.
+func (b *batch) events(first map[store.Key]int, fresh map[store.Key]bool) []store.Event {
+	expected := map[store.Key]string{}
+	for _, a := range b.plans {
+		outcome := succeeded
+		switch {
+		case a.err != nil:
+			outcome = dead
+		case a.held != "":
+			outcome = deferred
+		}
+		expected[a.key()] = worse(expected[a.key()], outcome)
+	}
+	events := make([]store.Event, 0, len(fresh))
 	for i := range b.items {
 		it := &b.items[i]
 		if it.ev == nil || !fresh[it.key()] || first[it.key()] != i {
 			continue
 		}
-		state := status(b.states[it.key()])
-		b.writes.Events = append(b.writes.Events, store.Event{
-			Event: it.ev, Verdict: it.verdict, SHA256: it.digest, Status: state, Note: b.notes[it.key()],
+		events = append(events, store.Event{
+			Event: it.ev, Verdict: it.verdict, SHA256: it.digest, Status: status(expected[it.key()]), Note: b.notes[it.key()],
 		})
-		b.sum.events[[2]string{it.ev.Source, state}]++
+	}
+	return events
+}
+
+// restate lists the events with which it went otherwise, and counts all.
+func (b *batch) restate(events []store.Event) {
+	for i := range events {
+		e := &events[i]
+		key := store.Key{Source: e.Source, ID: e.ID}
+		state := status(b.states[key])
+		if state != e.Status {
+			b.writes.States = append(b.writes.States, store.State{Key: key, Status: state})
+		}
+		b.sum.events[[2]string{e.Source, state}]++
 	}
 }
 

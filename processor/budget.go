@@ -61,14 +61,21 @@ func (b *budget) fetches() (all, partition int32) {
 
 // limitMemory tells Go's garbage collector what the processor needs, in a process of its own: four times of what
 // is buffered, for the batches that are made of it, on top of what the program takes at rest. Without it the heap may
-// grow to twice of what is in use. GOMEMLIMIT in the environment stands.
+// grow without bound, for below it the collector may let the garbage of three heaps gather: a batch leaves megabytes of it,
+// and looking through what waits costs more than the memory. GOMEMLIMIT and GOGC in the environment stand.
 func limitMemory(cfg *settings.File) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(atRest + 4*int64(cfg.Processor.BufferBytes))
 	}
 }
 
-const atRest = 128 << 20 // bytes
+const (
+	atRest    = 128 << 20 // bytes
+	gcPercent = 300
+)
 
 func (b *budget) take(n int) {
 	b.mu.Lock()

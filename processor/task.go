@@ -44,7 +44,7 @@ func (e *engine) perform(ctx context.Context, tx *store.Tx, tasks []*task, caref
 	if err := inquire(ctx, tx, plans); err != nil {
 		return nil, err
 	}
-	newest, err := lockGuards(ctx, tx, plans)
+	newest, err := tx.Hold(ctx, nil, wanted(plans))
 	if err != nil {
 		return nil, err
 	}

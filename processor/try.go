@@ -187,7 +187,7 @@ func (b *Bench) attempt(ctx context.Context, tx *store.Tx, op *operation, ev *ev
 			t.Params[name] = shown(a.call.Args[i][j])
 		}
 	}
-	newest, err := lockGuards(ctx, tx, []*attempt{a})
+	newest, err := tx.Hold(ctx, nil, wanted([]*attempt{a}))
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,8 @@ type Program struct {
 	ast *cel.Ast
 	prg cel.Program
 	env *Env
+
+	loops bool // over lists and maps; nothing else takes long within the cost limit
 }
 
 // CompileError says where in an expression the compiler stopped. Line counts from 1, Col from 1 in code points.
@@ -105,7 +107,9 @@ func (e *Env) Compile(src string) (*Program, error) {
 	if e.body != nil {
 		e.body.add(tree.NativeRep().Expr())
 	}
-	return &Program{src: src, ast: tree, prg: prg, env: e}, nil
+	p := &Program{src: src, ast: tree, prg: prg, env: e}
+	p.loops = len(p.find(func(n ast.NavigableExpr) bool { return n.Kind() == ast.ComprehensionKind })) > 0
+	return p, nil
 }
 
 // CompileBool is Compile for a condition: the expression must give a bool, or what is known only at run time.
@@ -138,10 +142,14 @@ func (e *Env) CompileList(src string) (*Program, error) {
 
 // Uses says whether the expression names one of the variables.
 func (p *Program) Uses(names ...string) bool {
-	found := ast.MatchDescendants(ast.NavigateAST(p.ast.NativeRep()), func(e ast.NavigableExpr) bool {
+	return len(p.find(func(e ast.NavigableExpr) bool {
 		return e.Kind() == ast.IdentKind && slices.Contains(names, e.AsIdent())
-	})
-	return len(found) > 0
+	})) > 0
+}
+
+// find returns the parts of the expression that match.
+func (p *Program) find(match func(ast.NavigableExpr) bool) []ast.NavigableExpr {
+	return ast.MatchDescendants(ast.NavigateAST(p.ast.NativeRep()), match)
 }
 
 // String returns the expression's source.
@@ -164,13 +172,11 @@ func (e *EvalError) Error() string {
 
 // Eval computes the expression for in. Its error is an *EvalError.
 func (p *Program) Eval(in *Input) (ref.Val, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), evalTimeout)
-	defer cancel()
 	in.want = nil
 	if p.env.body != nil {
 		in.want = p.env.body.now.Load()
 	}
-	v, _, err := p.prg.ContextEval(ctx, in)
+	v, err := p.run(in)
 	if err == nil && types.IsUnknown(v) {
 		err = errors.New("value is unknown")
 	}
@@ -178,6 +184,18 @@ func (p *Program) Eval(in *Input) (ref.Val, error) {
 		return nil, p.evalError(err, in)
 	}
 	return v, nil
+}
+
+// run evaluates; only loops look at the clock.
+func (p *Program) run(in *Input) (ref.Val, error) {
+	if !p.loops {
+		v, _, err := p.prg.Eval(in)
+		return v, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), evalTimeout)
+	defer cancel()
+	v, _, err := p.prg.ContextEval(ctx, in)
+	return v, err
 }
 
 // EvalBool computes a condition. A value that is no bool is an *EvalError.
@@ -277,12 +295,11 @@ func (p *Program) part(id int64) string {
 	if id == 0 {
 		return ""
 	}
-	tree := p.ast.NativeRep()
-	found := ast.MatchDescendants(ast.NavigateAST(tree), func(e ast.NavigableExpr) bool { return e.ID() == id })
+	found := p.find(func(e ast.NavigableExpr) bool { return e.ID() == id })
 	if len(found) == 0 {
 		return ""
 	}
-	s, err := cel.ExprToString(found[0], tree.SourceInfo())
+	s, err := cel.ExprToString(found[0], p.ast.NativeRep().SourceInfo())
 	if err != nil {
 		return ""
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Errors of a batch. Everything else is an error of the database or the way to it: see Classify.
@@ -76,9 +77,11 @@ type Identity struct {
 // Tx is one batch's transaction.
 type Tx struct {
 	tx      pgx.Tx
-	timeout time.Duration // current statement_timeout
-	marked  bool          // the savepoint before the operations is there
-	results string        // topic of the results; empty: they are not published
+	timeout time.Duration    // current statement_timeout
+	marked  bool             // the savepoint before the operations is there
+	results string           // topic of the results; empty: they are not published
+	began   time.Time        // as now() has it
+	entered map[Guard]Newest // what the rows of guards hold that are new
 }
 
 // Begin starts a transaction. statement bounds each of our own statements, idle the time in which the server hears
@@ -89,10 +92,9 @@ func (s *Store) Begin(ctx context.Context, statement, idle time.Duration) (*Tx, 
 		return nil, &OwnError{"begin", err}
 	}
 	t := &Tx{tx: tx, timeout: statement, results: s.results}
-	_, err = tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true),
+	if err := tx.QueryRow(ctx, `SELECT now(), set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true),
 		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END`,
-		millis(statement), millis(idle))
-	if err != nil {
+		millis(statement), millis(idle)).Scan(&t.began, nil, nil, nil); err != nil {
 		t.Rollback(ctx)
 		return nil, &OwnError{"begin", err}
 	}
@@ -245,22 +247,22 @@ func queueIdentities(b *pgx.Batch, ids []Identity, fresh map[Key]bool) {
 	if len(ids) == 0 {
 		return
 	}
-	s, e, h, d := columns(ids)
+	n := len(ids)
+	source, id, sha, delivery := columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.ByteaOID, n, 32), columnOf(pgtype.UUIDOID, n, 16)
+	for i := range ids {
+		source.text(ids[i].Source)
+		id.text(ids[i].ID)
+		sha.bytes(ids[i].SHA256)
+		delivery.uuid(ids[i].DeliveryID)
+	}
 	b.Queue(`INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
 		SELECT s, e, h, now(), d FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS t(s, e, h, d)
-		ON CONFLICT DO NOTHING RETURNING source, event_id`, s, e, h, d).
+		ON CONFLICT DO NOTHING RETURNING source, event_id`, source, id, sha, delivery).
 		Query(func(rows pgx.Rows) error {
 			var k Key
 			_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error { fresh[k] = true; return nil })
 			return err
 		})
-}
-
-func columns(ids []Identity) (s, e []string, h [][]byte, d []string) {
-	for _, id := range ids {
-		s, e, h, d = append(s, id.Source), append(e, id.ID), append(h, id.SHA256), append(d, id.DeliveryID)
-	}
-	return s, e, h, d
 }
 
 // Known returns the stored identities of keys.
@@ -306,29 +308,92 @@ func (n Newest) Less(m Newest) bool {
 	return n.Source < m.Source
 }
 
-// Guards locks the rows of the guards, which must be sorted and distinct, and returns what they hold.
-func (t *Tx) Guards(ctx context.Context, guards []Guard) (map[Guard]Newest, error) {
-	scopes, entities := make([]string, len(guards)), make([]string, len(guards))
-	for i, g := range guards {
-		scopes[i], entities[i] = g.Scope, g.Entity
+// Hold stores new events' rows, and then locks the rows of guards and returns what they hold. The events come first, as
+// they are most of the work: other partitions wait for the locks.
+// want is what each guard would hold if all went well: one that has no row gets one that holds it already, and what is
+// written in the end (Writes.Newest) decides whether that stands. All locks are taken in one order, first those on new rows.
+func (t *Tx) Hold(ctx context.Context, events []Event, want map[Guard]Newest) (map[Guard]Newest, error) {
+	held := make(map[Guard]Newest, len(want))
+	guards := SortedGuards(want)
+	for len(events)+len(guards) > 0 { // more than once only where a row was removed meanwhile
+		there, err := t.enter(ctx, events, guards, want)
+		if err != nil {
+			return nil, err
+		}
+		events = nil
+		if guards, err = t.lock(ctx, there, held); err != nil {
+			return nil, err
+		}
 	}
-	held := make(map[Guard]Newest, len(guards))
+	return held, nil
+}
+
+// enter inserts events and the guards' rows that are missing, and returns the guards whose rows are there.
+func (t *Tx) enter(ctx context.Context, events []Event, guards []Guard, want map[Guard]Newest) (there []Guard, err error) {
 	b := &pgx.Batch{}
-	b.Queue(`INSERT INTO catchment.entities (guard, entity) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING`, scopes, entities)
-	b.Queue(`SELECT n.guard, n.entity, n.version, n.event_id, n.source FROM catchment.entities n
-		JOIN unnest($1::text[], $2::text[]) AS t(g, e) ON n.guard = t.g AND n.entity = t.e
-		ORDER BY n.guard, n.entity FOR UPDATE OF n`, scopes, entities).
-		Query(func(rows pgx.Rows) error {
+	if len(events) > 0 {
+		queueEvents(b, events)
+	}
+	next := 0
+	if len(guards) > 0 {
+		b.Queue(`INSERT INTO catchment.entities (guard, entity, version, event_id, source)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING RETURNING guard, entity`,
+			guardColumns(guards, want)...).Query(func(rows pgx.Rows) error {
 			var g Guard
-			var n Newest
-			_, err := pgx.ForEachRow(rows, []any{&g.Scope, &g.Entity, &n.Version, &n.ID, &n.Source}, func() error {
-				held[g] = n
+			_, err := pgx.ForEachRow(rows, []any{&g.Scope, &g.Entity}, func() error {
+				for ; guards[next] != g; next++ { // rows come in the order of guards
+					there = append(there, guards[next])
+				}
+				next++
+				if t.entered == nil {
+					t.entered = map[Guard]Newest{}
+				}
+				t.entered[g] = want[g]
 				return nil
 			})
 			return err
 		})
+	}
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, &OwnError{"store events", err}
+	}
+	return append(there, guards[next:]...), nil
+}
+
+// lock locks guards' rows and adds what they hold. It returns the guards that have none.
+func (t *Tx) lock(ctx context.Context, guards []Guard, held map[Guard]Newest) (missing []Guard, err error) {
+	if len(guards) == 0 {
+		return nil, nil
+	}
+	scopes, entities := make([]string, len(guards)), make([]string, len(guards))
+	for i, g := range guards {
+		scopes[i], entities[i] = g.Scope, g.Entity
+	}
+	rows, err := t.tx.Query(ctx, `SELECT x.i, n.version, n.event_id, n.source FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS x(g, e, i)
+		JOIN catchment.entities n ON n.guard = x.g AND n.entity = x.e ORDER BY x.i FOR UPDATE OF n`, scopes, entities)
+	if err != nil {
 		return nil, &OwnError{"lock entities", err}
 	}
-	return held, nil
+	var at int
+	var n Newest
+	next := 0
+	if _, err := pgx.ForEachRow(rows, []any{&at, &n.Version, &n.ID, &n.Source}, func() error {
+		missing = append(missing, guards[next:at-1]...)
+		held[guards[at-1]], next = n, at
+		return nil
+	}); err != nil {
+		return nil, &OwnError{"lock entities", err}
+	}
+	return append(missing, guards[next:]...), nil
+}
+
+// guardColumns are the arguments of statements on the guards' rows.
+func guardColumns(guards []Guard, of map[Guard]Newest) []any {
+	n := len(guards)
+	scope, entity, version, id, source := text(n), text(n), make(blobs, n), text(n), text(n)
+	for i, g := range guards {
+		v := of[g]
+		scope[i], entity[i], version[i], id[i], source[i] = g.Scope, g.Entity, notNil(v.Version), v.ID, v.Source
+	}
+	return []any{scope, entity, version, id, source}
 }

@@ -70,7 +70,7 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 	failpoint.Watch(&cfg.ConnConfig.Config)
 	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
 		types := c.TypeMap()
-		types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapBlobs}, types.TryWrapEncodePlanFuncs...)
+		types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapArrays}, types.TryWrapEncodePlanFuncs...)
 		return nil
 	}
 	if p.PasswordFile != "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
@@ -81,8 +82,8 @@ type RecordHeader struct {
 
 // Writes is all that a batch writes besides its identities and its operations' own effects.
 type Writes struct {
-	Events  []Event
 	Repeats []Repeat
+	States  []State // where they are not what Hold has stored
 	Results []Result
 	Retries []Retry
 	Dead    []DeadLetter
@@ -93,6 +94,9 @@ type Writes struct {
 
 // Write stores the batch's rows, one statement a table, and moves the position, all in one round trip.
 func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID, next Position) error {
+	if err := t.restate(ctx, w.States); err != nil {
+		return err
+	}
 	b := &pgx.Batch{}
 	w.queue(t, b)
 	moved := int64(0)
@@ -114,6 +118,9 @@ func (t *Tx) arm(p failpoint.Point) { failpoint.Arm(t.tx.Conn().PgConn().Conn(),
 
 // WriteFree is Write for a batch that moves no position.
 func (t *Tx) WriteFree(ctx context.Context, w *Writes) error {
+	if err := t.restate(ctx, w.States); err != nil {
+		return err
+	}
 	b := &pgx.Batch{}
 	w.queue(t, b)
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
@@ -128,9 +135,6 @@ func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 		t.marked = false
 	}
 	t.setTimeout(b, ownTimeout)
-	if len(w.Events) > 0 {
-		queueEvents(b, w.Events)
-	}
 	if len(w.Repeats) > 0 {
 		queueRepeats(b, w.Repeats)
 	}
@@ -138,41 +142,54 @@ func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 		queueResults(b, w.Results)
 	}
 	w.queueOutbox(t, b)
-	for _, r := range w.Retries {
-		b.Queue(`INSERT INTO catchment.retries (source, event_id, operation, attempt, due_at, first_failed_at, error)
-			VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6, $7)
-			ON CONFLICT (source, event_id, operation) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at, error = excluded.error`,
-			r.Source, r.ID, r.Operation, r.Attempt, r.In.Seconds(), r.FirstFailed, clean(r.Error))
+	if len(w.Retries) > 0 {
+		queueRetries(b, w.Retries)
 	}
-	for i := range w.Dead {
-		queueDead(b, &w.Dead[i])
+	if len(w.Dead) > 0 {
+		queueDead(b, w.Dead)
 	}
-	if len(w.Newest) > 0 {
-		queueNewest(b, w.Newest)
-	}
+	queueNewest(b, w.Newest, t.entered)
+	t.entered = nil
 }
 
 func queueEvents(b *pgx.Batch, events []Event) {
 	n := len(events)
 	var (
-		source, id, typ, status, prov, verdict = text(n), text(n), text(n), text(n), text(n), text(n)
-		secret, ctype, headers, delivery       = text(n), text(n), text(n), text(n)
-		topic, note                            = text(n), make([]*string, n)
-		topicID                                = make([]uuid.UUID, n)
-		at                                     = make([]*time.Time, n)
-		received                               = make([]time.Time, n)
-		body, sha                              = make(blobs, n), make(blobs, n)
-		index, partition, epoch                = make([]int32, n), make([]int32, n), make([]int32, n)
-		offset                                 = make([]int64, n)
+		source, id, typ, status  = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 9)
+		prov, verdict, secret    = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 16)
+		ctype, note, topic       = columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 0), columnOf(pgtype.TextOID, n, 24)
+		at, received             = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.TimestamptzOID, n, 8)
+		headers                  = columnOf(pgtype.JSONBOID, n, 512)
+		delivery, topicID        = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.UUIDOID, n, 16)
+		index, partition, leader = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4)
+		offset                   = columnOf(pgtype.Int8OID, n, 8)
+		body, sha                = make(blobs, n), columnOf(pgtype.ByteaOID, n, 32)
+		scratch                  []byte // the headers of one event
 	)
 	for i := range events {
 		e := &events[i]
-		source[i], id[i], typ[i], status[i] = e.Source, e.ID, clean(e.Type), e.Status
-		prov[i], verdict[i], secret[i], ctype[i] = clean(e.Provider), clean(e.Verdict), clean(e.SecretID), clean(e.ContentType)
-		headers[i], delivery[i], topic[i], topicID[i] = headerJSON(e.Headers), e.DeliveryID, e.Position.Topic, e.Position.TopicID
-		note[i], at[i], received[i] = null(clean(e.Note)), instant(e.Time), e.ReceivedAt
-		body[i], sha[i] = notNil(e.Body), e.SHA256
-		index[i], partition[i], epoch[i], offset[i] = int32(e.Index), e.Position.Partition, e.Position.LeaderEpoch, e.Position.Offset
+		source.text(e.Source)
+		id.text(e.ID)
+		typ.text(clean(e.Type))
+		at.time(e.Time)
+		received.instant(e.ReceivedAt)
+		status.text(e.Status)
+		prov.text(clean(e.Provider))
+		verdict.text(clean(e.Verdict))
+		secret.text(clean(e.SecretID))
+		ctype.text(clean(e.ContentType))
+		scratch = appendHeaders(scratch[:0], e.Headers)
+		headers.json(scratch)
+		sha.bytes(e.SHA256)
+		delivery.uuid(e.DeliveryID)
+		index.int4(e.Index)
+		topic.text(e.Position.Topic)
+		topicID.bytes(e.Position.TopicID[:])
+		partition.int4(int(e.Position.Partition))
+		offset.int8(e.Position.Offset)
+		leader.int4(int(e.Position.LeaderEpoch))
+		note.some(clean(e.Note))
+		body[i] = notNil(e.Body)
 	}
 	b.Queue(`INSERT INTO catchment.bodies (source, event_id, type, event_time, received_at, status, provider, verdict, secret_id,
 			content_type, headers, body_sha256, delivery_id, delivery_index, topic, topic_id, partition, "offset", leader_epoch, note, body)
@@ -180,79 +197,209 @@ func queueEvents(b *pgx.Batch, events []Event) {
 			$9::text[], $10::text[], $11::jsonb[], $12::bytea[], $13::uuid[], $14::int[], $15::text[], $16::uuid[],
 			$17::int[], $18::bigint[], $19::int[], $20::text[], $21::bytea[])`,
 		source, id, typ, at, received, status, prov, verdict, secret, ctype, headers, sha, delivery, index, topic, topicID,
-		partition, offset, epoch, note, body) // the longest last: behind it the buffer does not grow again
+		partition, offset, leader, note, body) // the longest last: behind it the buffer does not grow again
+}
+
+// State is what became of an event whose row was stored before.
+type State struct {
+	Key
+	Status string
+}
+
+// restate changes the states of events that this transaction has stored.
+func (t *Tx) restate(ctx context.Context, states []State) error {
+	if len(states) == 0 {
+		return nil
+	}
+	n := len(states)
+	source, id, status := text(n), text(n), text(n)
+	for i, s := range states {
+		source[i], id[i], status[i] = s.Source, s.ID, s.Status
+	}
+	if _, err := t.tx.Exec(ctx, `UPDATE catchment.bodies b SET status = x.status FROM unnest($1::text[], $2::text[], $3::text[]) AS x(source, event_id, status)
+		WHERE b.source = x.source AND b.event_id = x.event_id AND b.stored_at = $4`, onePlan, source, id, status, t.began); err != nil {
+		return &OwnError{"write states", err}
+	}
+	return nil
 }
 
 func queueRepeats(b *pgx.Batch, repeats []Repeat) {
-	for _, r := range repeats {
-		if r.Conflict {
-			b.Queue(`INSERT INTO catchment.conflicts (source, event_id, delivery_id, received_at, body, body_sha256, headers, topic, topic_id, partition, "offset", delivery_index)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING`,
-				r.Source, r.ID, r.DeliveryID, r.ReceivedAt, notNil(r.Body), r.SHA256, headerJSON(r.Headers),
-				r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset, r.Index)
+	for _, conflict := range []bool{false, true} {
+		n := 0
+		for i := range repeats {
+			if repeats[i].Conflict == conflict {
+				n++
+			}
+		}
+		if n > 0 {
+			queueRepeated(b, repeats, conflict, n)
+		}
+	}
+}
+
+// queueRepeated queues those that are conflicts, or those that are none.
+func queueRepeated(b *pgx.Batch, repeats []Repeat, conflict bool, n int) {
+	var (
+		source, id, topic = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 24)
+		delivery, topicID = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.UUIDOID, n, 16)
+		received, offset  = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.Int8OID, n, 8)
+		partition, index  = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4)
+		headers, sha      = columnOf(pgtype.JSONBOID, n, 512), columnOf(pgtype.ByteaOID, n, 32)
+		body              = make(blobs, 0, n)
+	)
+	for i := range repeats {
+		r := &repeats[i]
+		if r.Conflict != conflict {
 			continue
 		}
-		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-			r.Source, r.ID, r.DeliveryID, r.ReceivedAt, r.Position.Topic, uuid.UUID(r.Position.TopicID), r.Position.Partition, r.Position.Offset, r.Index)
+		source.text(r.Source)
+		id.text(r.ID)
+		delivery.uuid(r.DeliveryID)
+		received.instant(r.ReceivedAt)
+		topic.text(r.Position.Topic)
+		topicID.bytes(r.Position.TopicID[:])
+		partition.int4(int(r.Position.Partition))
+		offset.int8(r.Position.Offset)
+		index.int4(r.Index)
+		if conflict {
+			headers.json(appendHeaders(nil, r.Headers))
+			sha.bytes(r.SHA256)
+			body = append(body, notNil(r.Body))
+		}
 	}
+	if !conflict {
+		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[], $5::text[], $6::uuid[], $7::int[], $8::bigint[], $9::int[])
+			ON CONFLICT DO NOTHING`, source, id, delivery, received, topic, topicID, partition, offset, index)
+		return
+	}
+	b.Queue(`INSERT INTO catchment.conflicts (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index, headers, body_sha256, body)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[], $5::text[], $6::uuid[], $7::int[], $8::bigint[], $9::int[],
+			$10::jsonb[], $11::bytea[], $12::bytea[]) ON CONFLICT DO NOTHING`,
+		source, id, delivery, received, topic, topicID, partition, offset, index, headers, sha, body)
 }
 
 func queueResults(b *pgx.Batch, results []Result) {
 	n := len(results)
 	var (
-		source, id, delivery, operation, outcome = text(n), text(n), text(n), text(n), text(n)
-		definition                               = make(blobs, n)
-		attempt                                  = make([]int32, n)
-		entity, version, message, returned       = make([]*string, n), make([]*string, n), make([]*string, n), make([]*string, n)
-		rows                                     = make([]*int64, n)
-		started                                  = make([]time.Time, n)
-		took                                     = make([]float64, n)
+		source, id, operation, outcome = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 24), columnOf(pgtype.TextOID, n, 10)
+		entity, version, message       = columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 0)
+		delivery, definition           = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.ByteaOID, n, 32)
+		attempt, rows                  = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int8OID, n, 8)
+		returned                       = columnOf(pgtype.JSONBOID, n, 0)
+		started, took                  = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.IntervalOID, n, 16)
 	)
 	for i := range results {
 		r := &results[i]
-		source[i], id[i], delivery[i], operation[i], outcome[i] = r.Source, r.ID, r.DeliveryID, r.Operation, r.Outcome
-		definition[i], attempt[i] = r.Definition, int32(r.Attempt)
-		entity[i], version[i], message[i] = r.Entity, r.Version, null(clean(r.Error))
-		started[i], took[i] = r.Started, r.Took.Seconds()
-		if r.Effect != nil {
-			rows[i], started[i], took[i] = &r.Effect.Rows, r.Effect.Started, r.Effect.Took.Seconds()
-			returned[i] = null(string(r.Effect.Returned))
+		source.text(r.Source)
+		id.text(r.ID)
+		delivery.uuid(r.DeliveryID)
+		operation.text(r.Operation)
+		definition.bytes(r.Definition)
+		attempt.int4(r.Attempt)
+		outcome.text(r.Outcome)
+		entity.maybe(r.Entity)
+		version.maybe(r.Version)
+		message.some(clean(r.Error))
+		if e := r.Effect; e != nil {
+			rows.int8(e.Rows)
+			returned.json(e.Returned)
+			started.instant(e.Started)
+			took.interval(e.Took)
+			continue
 		}
+		rows.null()
+		returned.null()
+		started.instant(r.Started)
+		took.interval(r.Took)
 	}
 	b.Queue(`INSERT INTO catchment.results (source, event_id, delivery_id, operation, definition_sha256, attempt, outcome, entity, version,
 			rows_affected, returned, error, started_at, duration)
-		SELECT s, e, d, o, h, a, c, n, v, r, j, m, t, make_interval(secs => k)
-		FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[],
-			$10::bigint[], $11::jsonb[], $12::text[], $13::timestamptz[], $14::float8[]) AS x(s, e, d, o, h, a, c, n, v, r, j, m, t, k)`,
+		SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[],
+			$10::bigint[], $11::jsonb[], $12::text[], $13::timestamptz[], $14::interval[])`,
 		source, id, delivery, operation, definition, attempt, outcome, entity, version, rows, returned, message, started, took)
 }
 
-func queueDead(b *pgx.Batch, d *DeadLetter) {
-	var headers *string
-	if d.Headers != nil {
-		headers = null(recordHeaders(d.Headers))
+// queueRetries queues attempts of distinct operations or events.
+func queueRetries(b *pgx.Batch, retries []Retry) {
+	n := len(retries)
+	source, id, operation, message := text(n), text(n), text(n), text(n)
+	attempt, in, first := columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.IntervalOID, n, 16), columnOf(pgtype.TimestamptzOID, n, 8)
+	for i := range retries {
+		r := &retries[i]
+		source[i], id[i], operation[i], message[i] = r.Source, r.ID, r.Operation, clean(r.Error)
+		attempt.int4(r.Attempt)
+		in.interval(r.In)
+		first.instant(r.FirstFailed)
+	}
+	b.Queue(`INSERT INTO catchment.retries (source, event_id, operation, attempt, due_at, first_failed_at, error)
+		SELECT s, e, o, a, now() + i, f, m
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::interval[], $6::timestamptz[], $7::text[]) AS x(s, e, o, a, i, f, m)
+		ON CONFLICT (source, event_id, operation) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at, error = excluded.error`,
+		source, id, operation, attempt, in, first, message)
+}
+
+// queueDead queues dead letters of distinct operations, events or records.
+func queueDead(b *pgx.Batch, letters []DeadLetter) {
+	n := len(letters)
+	var (
+		source, id, operation  = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 24)
+		reason, message, topic = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 64), columnOf(pgtype.TextOID, n, 24)
+		attempts, partition    = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4)
+		first, last            = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.TimestamptzOID, n, 8)
+		topicID, offset        = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.Int8OID, n, 8)
+		headers                = columnOf(pgtype.JSONBOID, n, 0)
+		key, value             = make(blobs, n), make(blobs, n)
+	)
+	for i := range letters {
+		d := &letters[i]
+		source.some(clean(d.Source))
+		id.some(clean(d.EventID))
+		operation.some(d.Operation)
+		reason.text(d.Reason)
+		message.text(clean(d.Error))
+		attempts.int4(d.Attempts)
+		first.instant(d.FirstFailed)
+		last.instant(d.LastFailed)
+		topic.text(d.Position.Topic)
+		topicID.bytes(d.Position.TopicID[:])
+		partition.int4(int(d.Position.Partition))
+		offset.int8(d.Position.Offset)
+		key[i], value[i] = d.RecordKey, d.Value
+		if d.Headers == nil {
+			headers.null()
+			continue
+		}
+		headers.json([]byte(recordHeaders(d.Headers)))
 	}
 	b.Queue(`INSERT INTO catchment.dead_letters (source, event_id, operation, reason, error, attempts, first_failed_at, last_failed_at,
 			topic, topic_id, partition, "offset", key, headers, value)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::timestamptz[], $8::timestamptz[],
+			$9::text[], $10::uuid[], $11::int[], $12::bigint[], $13::bytea[], $14::jsonb[], $15::bytea[])
 		ON CONFLICT (source, event_id, operation) WHERE operation IS NOT NULL
 		DO UPDATE SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts, last_failed_at = excluded.last_failed_at`,
-		null(clean(d.Source)), null(clean(d.EventID)), null(d.Operation), d.Reason, clean(d.Error), d.Attempts, d.FirstFailed, d.LastFailed,
-		d.Position.Topic, uuid.UUID(d.Position.TopicID), d.Position.Partition, d.Position.Offset, d.RecordKey, headers, d.Value)
+		source, id, operation, reason, message, attempts, first, last, topic, topicID, partition, offset, key, headers, value)
 }
 
-func queueNewest(b *pgx.Batch, newest map[Guard]Newest) {
-	n := len(newest)
-	scope, entity, version, id, source := text(n), text(n), make([][]byte, n), text(n), text(n)
-	i := 0
-	for g, v := range newest {
-		scope[i], entity[i], version[i], id[i], source[i] = g.Scope, g.Entity, v.Version, v.ID, v.Source
-		i++
+// queueNewest writes what the guards hold from now on, where their rows do not hold it yet.
+func queueNewest(b *pgx.Batch, newest, entered map[Guard]Newest) {
+	write := make(map[Guard]Newest, len(newest))
+	for g, n := range newest {
+		if e, ok := entered[g]; !ok || e.Less(n) || n.Less(e) {
+			write[g] = n
+		}
+	}
+	for g := range entered {
+		if _, ok := newest[g]; !ok {
+			write[g] = Newest{} // nothing went well
+		}
+	}
+	if len(write) == 0 {
+		return
 	}
 	b.Queue(`UPDATE catchment.entities n SET version = x.v, event_id = x.i, source = x.s, updated_at = now()
 		FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[]) AS x(g, e, v, i, s)
-		WHERE n.guard = x.g AND n.entity = x.e`, scope, entity, version, id, source)
+		WHERE n.guard = x.g AND n.entity = x.e`, guardColumns(SortedGuards(write), write)...)
 }
 
 func text(n int) []string { return make([]string, n) }
@@ -262,13 +409,6 @@ func null(s string) *string {
 		return nil
 	}
 	return &s
-}
-
-func instant(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 func notNil(b []byte) []byte {
@@ -306,18 +446,33 @@ func (k Key) Storable() error {
 
 const maxKey = 1024 // bytes; a row of an index holds 2,704 at most
 
-// headerJSON writes the headers for people and queries; the exact bytes are in Kafka and in the archive.
-func headerJSON(h map[string][]string) string {
-	out := make(map[string][]string, len(h))
+// appendHeaders writes the headers as JSON, for people and queries; the exact bytes are in Kafka and in the archive.
+func appendHeaders(b []byte, h map[string][]string) []byte {
+	b = append(b, '{')
 	for name, values := range h {
-		list := make([]string, len(values))
-		for i, v := range values {
-			list[i] = strings.ReplaceAll(strings.ToValidUTF8(v, "\uFFFD"), "\x00", "\uFFFD")
+		if b[len(b)-1] != '{' {
+			b = append(b, ',')
 		}
-		out[clean(name)] = list
+		b = append(appendQuoted(b, clean(name)), ':', '[')
+		for i, v := range values {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendQuoted(b, v)
+		}
+		b = append(b, ']')
 	}
-	b, _ := json.Marshal(out) // texts always have a JSON form
-	return string(b)
+	return append(b, '}')
+}
+
+// appendQuoted writes a text as JSON that Postgres can store.
+func appendQuoted(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return append(b, quote(strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD"))...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // recordHeaders keeps every header of a record: as text where it is one, else in base64.
