@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -300,39 +299,18 @@ func (b *batch) before(op *operation, it *item, made map[*operation]*attempt) (d
 	return deps, true
 }
 
-// run makes the attempts: all together, and after a failure each in a savepoint. held is what the guards hold.
+// run makes the attempts. held is what the guards hold.
 func (b *batch) run(ctx context.Context, held map[store.Guard]store.Newest) error {
 	if len(b.plans) == 0 {
 		return nil
 	}
-	if err := b.tx.Mark(ctx); err != nil {
+	w := &walk{tx: b.tx, now: b.eng.now, plans: b.plans, held: held, deferred: b.deferred}
+	if err := w.run(ctx, b.apart); err != nil {
 		return err
 	}
-	r := &walk{held: held}
-	for again := !b.apart && !slices.ContainsFunc(b.plans, (*attempt).alone); again; {
-		ok, overlap, err := b.together(ctx, r)
-		if ok || err != nil {
-			return err
-		}
-		if err := b.tx.Back(ctx); err != nil {
-			return err
-		}
-		again = overlap
-	}
-	for try := 1; ; try++ {
-		err := b.oneByOne(ctx, r, try > maxSuspects)
-		if !errors.Is(err, errSuspect) {
-			return err
-		}
-		if err := b.tx.Back(ctx); err != nil {
-			return err
-		}
-	}
+	b.keep(w)
+	return nil
 }
-
-// maxSuspects is how often the operations run again because of one that is to be run on its own, before all that might
-// be are.
-const maxSuspects = 3
 
 // wanted is what the guards hold in the end if all attempts go well.
 func wanted(plans []*attempt) map[store.Guard]store.Newest {
@@ -349,31 +327,10 @@ func wanted(plans []*attempt) map[store.Guard]store.Newest {
 	return want
 }
 
-// walk is one way through a batch's attempts: what it would write to the guards, and what became of the attempts. It is
-// kept when none of it has to be taken back.
-type walk struct {
-	held    map[store.Guard]store.Newest // as locked
-	newest  map[store.Guard]store.Newest // with what the walk has written
-	written map[store.Guard]store.Newest
-	settled []*settlement
-}
-
-func (r *walk) begin() {
-	r.newest, r.written, r.settled = maps.Clone(r.held), map[store.Guard]store.Newest{}, nil
-}
-
-// settle notes an attempt's outcome: effect and no error: succeeded; neither: superseded.
-func (b *batch) settle(r *walk, a *attempt, effect *store.Effect, err error) {
-	if err == nil && effect != nil {
-		note(a, r.newest, r.written)
-	}
-	r.settled = append(r.settled, judge(a, effect, err, b.eng.now()))
-}
-
 // openCircuits lets those wait that failed after their operation's circuit had opened, as if they had not been made.
-func (b *batch) openCircuits(r *walk) {
+func (b *batch) openCircuits(w *walk) {
 	runs := map[*operation]int{}
-	for i, s := range r.settled {
+	for i, s := range w.settled {
 		op := s.attempt.op
 		run, ok := runs[op]
 		if !ok {
@@ -382,7 +339,7 @@ func (b *batch) openCircuits(r *walk) {
 		switch s.sign {
 		case refused:
 			if run >= circuitOpens {
-				r.settled[i] = judge(op.deferral(s.attempt.ev, heldByCircuit), nil, nil, b.eng.now())
+				w.settled[i] = judge(op.deferral(s.attempt.ev, heldByCircuit), nil, nil, b.eng.now())
 			} else {
 				b.sum.messages[op] = s.result.Error
 			}
@@ -397,221 +354,16 @@ func (b *batch) openCircuits(r *walk) {
 }
 
 // keep makes the walk the batch's.
-func (b *batch) keep(r *walk) {
-	b.writes.Newest = r.written
-	b.openCircuits(r)
-	for _, s := range r.settled {
+func (b *batch) keep(w *walk) {
+	b.writes.Newest = w.written
+	b.openCircuits(w)
+	for _, s := range w.settled {
 		s.appendTo(&b.writes)
 		b.sum.operations[[2]string{s.result.Operation, s.result.Outcome}]++
 		if s.sign == refused || s.sign == accepted {
 			b.sum.failures++
 		}
 		b.states[s.result.Key] = worse(b.states[s.result.Key], s.result.Outcome)
-	}
-}
-
-// together makes all attempts in one round trip. ok is false where one of them failed; with overlap the failure is only
-// that of a set, which is not used again.
-func (b *batch) together(ctx context.Context, r *walk) (ok, overlap bool, err error) {
-	r.begin()
-	var called []*attempt
-	written := maps.Clone(r.held) // as if all succeed
-	for _, a := range b.plans {
-		if ok, err := admit(a, written); !ok {
-			b.settle(r, a, nil, err)
-			continue
-		}
-		if a.guarded() {
-			written[a.target()] = a.newest()
-		}
-		called = append(called, a)
-	}
-	groups := groupSets(called)
-	calls := make([]store.Call, len(groups))
-	for i := range groups {
-		calls[i] = groups[i].call()
-	}
-	if len(calls) == 0 {
-		b.keep(r)
-		return true, false, nil
-	}
-	effects, err := b.tx.Run(ctx, calls)
-	ok = true
-	for i := range effects {
-		switch g := &groups[i]; {
-		case !g.whole(effects[i]):
-			g.set.Retire()
-			ok, overlap = false, true
-		case !g.accept(effects[i]):
-			ok = false
-		case err == nil:
-			for _, a := range g.attempts {
-				effect := g.share(effects[i])
-				b.settle(r, a, &effect, nil)
-			}
-		}
-	}
-	if err != nil && (!isOwn(err) || ctx.Err() != nil) {
-		return false, false, err
-	}
-	if err != nil {
-		return false, overlap || blame(groups, err, ok), nil
-	}
-	if ok {
-		b.keep(r)
-	}
-	return ok, overlap, nil
-}
-
-// blame finds whose failure err is; fine: all before it did what they must. overlap: it is only that of a set.
-func blame(groups []group, err error, fine bool) (overlap bool) {
-	var ce *store.CallError
-	if !errors.As(err, &ce) || ce.Call < 0 {
-		return false
-	}
-	switch g := &groups[ce.Call]; {
-	case g.set != nil && store.Overlaps(err):
-		g.set.Retire()
-		return true
-	case g.set == nil && fine:
-		g.attempts[0].failure, g.attempts[0].took = err, ce.Took // a timeout is not waited for again
-	}
-	return false
-}
-
-// oneByOne makes the attempts each in a savepoint, and as many as possible in one round trip. alone: those of which rows
-// are expected are made on their own.
-func (b *batch) oneByOne(ctx context.Context, r *walk, alone bool) error {
-	r.begin()
-	var next []*attempt
-	flush := func() error {
-		err := b.several(ctx, r, next)
-		next = next[:0]
-		return err
-	}
-	for _, a := range b.plans {
-		single := a.suspect || a.alone() || alone && a.op.spec.ExpectRows != "any"
-		if single || dependsOn(a, next) {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		ok, err := admit(a, r.newest)
-		switch {
-		case !ok:
-			b.settle(r, a, nil, err)
-		case a.failure != nil:
-			b.settle(r, a, nil, a.failure)
-		case single:
-			err = b.single(ctx, r, a)
-			if err != nil {
-				return err
-			}
-		default:
-			next = append(next, a)
-		}
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	b.keep(r)
-	return nil
-}
-
-// dependsOn says whether what a may do depends on what becomes of the attempts before it. For a guard it does not where
-// all versions have one shape: they come in their order, so that none of them is older than those that were written.
-func dependsOn(a *attempt, before []*attempt) bool {
-	if slices.ContainsFunc(a.deps, func(o *attempt) bool { return slices.Contains(before, o) }) {
-		return true
-	}
-	return a.guarded() && slices.ContainsFunc(before, func(o *attempt) bool {
-		return o.guarded() && o.target() == a.target() && !expr.SameShape(o.version.Key, a.version.Key)
-	})
-}
-
-// several makes attempts in one round trip, each in a savepoint.
-func (b *batch) several(ctx context.Context, r *walk, attempts []*attempt) error {
-	if len(attempts) == 0 {
-		return nil
-	}
-	calls := make([]store.Call, len(attempts))
-	for i, a := range attempts {
-		calls[i] = a.call
-	}
-	outcomes, err := b.tx.RunApart(ctx, calls, b.deferred)
-	if err != nil {
-		return err
-	}
-	var again error
-	for i, a := range attempts {
-		o := &outcomes[i]
-		switch {
-		case o.Err != nil:
-			a.took = o.Effect.Took
-			b.settle(r, a, nil, o.Err)
-		case a.accept(o.Effect) != nil:
-			a.suspect, again = true, errSuspect
-		default:
-			b.settle(r, a, &o.Effect, nil)
-		}
-	}
-	return again
-}
-
-// single makes one attempt on its own.
-func (b *batch) single(ctx context.Context, r *walk, a *attempt) error {
-	effect, err := tryOne(ctx, b.tx, a)
-	switch {
-	case err == nil:
-		b.settle(r, a, &effect, nil)
-	case isOwn(err) && ctx.Err() == nil:
-		b.settle(r, a, nil, err)
-	default:
-		return err
-	}
-	return nil
-}
-
-// tryOne makes an attempt in a savepoint.
-func tryOne(ctx context.Context, tx *store.Tx, a *attempt) (store.Effect, error) {
-	start := time.Now()
-	effect, err := tx.Try(ctx, a.call, a.accept)
-	a.took = time.Since(start)
-	return effect, err
-}
-
-// isOwn says whether err is the operation's own, so that the batch goes on without it.
-func isOwn(err error) bool {
-	var ce *store.CallError
-	return errors.As(err, &ce) && store.Classify(err) != store.Transient
-}
-
-// admit says whether an attempt may write: its version is not older than the newest. Where the two cannot be compared,
-// or an expression failed, that is the attempt's error.
-func admit(a *attempt, newest map[store.Guard]store.Newest) (bool, error) {
-	if a.number > 0 && len(a.deps) > 0 {
-		var err error
-		if a.held, err = a.wait(); err != nil {
-			return false, err
-		}
-	}
-	if a.held != "" {
-		return false, nil
-	}
-	if !a.guarded() {
-		return a.err == nil, a.err
-	}
-	held := newest[a.target()]
-	if len(held.Version) > 0 && !expr.SameShape(a.version.Key, held.Version) {
-		return false, &shapeError{a.op.wrap("version", fmt.Errorf("%s: the version is %s, the stored one is %s",
-			a.op.version, expr.Shape(a.version.Key), expr.Shape(held.Version)))}
-	}
-	return !a.newest().Less(held), nil
-}
-
-func note(a *attempt, newest, written map[store.Guard]store.Newest) {
-	if a.guarded() {
-		newest[a.target()], written[a.target()] = a.newest(), a.newest()
 	}
 }
 

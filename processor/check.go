@@ -50,21 +50,6 @@ func untold(errs, known config.Errors) config.Errors {
 	})
 }
 
-// CheckOperations finds what is wrong with the operations: expressions that do not compile, parameters that are used
-// and not defined or defined and not used, unknown sources and, when the database of postgres.url answers, statements
-// that it does not prepare for the role of that URL. Each error has the place in the file.
-func CheckOperations(ctx context.Context, cfg *settings.File) config.Errors {
-	ops, errs := compile(cfg)
-	if cfg.Postgres.URL.Empty() || len(ops) == 0 {
-		return errs
-	}
-	more, err := CheckStatements(ctx, cfg)
-	if err != nil {
-		return errs // nobody answered; the processor checks again when it starts
-	}
-	return append(errs, more...)
-}
-
 // CheckStatements prepares the operations' statements. The error says that the database could not be asked.
 func CheckStatements(ctx context.Context, cfg *settings.File) (config.Errors, error) {
 	ops, _ := compile(cfg)

@@ -13,6 +13,18 @@ import (
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
+// checkOperations finds what is wrong with the operations, by themselves and in the eyes of the database.
+func checkOperations(t *testing.T, cfg *settings.File) config.Errors {
+	t.Helper()
+	_, errs := compile(cfg)
+	if cfg.Postgres.URL.Empty() {
+		return errs
+	}
+	more, err := CheckStatements(t.Context(), cfg)
+	require.NoError(t, err)
+	return append(errs, more...)
+}
+
 // Every mistake is told at once, with file, line, column and what was expected.
 func TestCheckOperations(t *testing.T) {
 	w := newDatabase(t, `CREATE TABLE orders (id text PRIMARY KEY, amount int)`)
@@ -47,7 +59,7 @@ operations:
 	cfg, err := settings.Parse("catchment.yaml", []byte(text), settings.NeedOperations)
 	require.NoError(t, err)
 	cfg.Postgres = w.cfg.Postgres
-	got := CheckOperations(t.Context(), cfg).Error()
+	got := checkOperations(t, cfg).Error()
 	for _, want := range []string{
 		`catchment.yaml:5:11: operations[0].when: line 1, column 9 of the expression: Syntax error`,
 		`catchment.yaml:7:14: operations[0].version: line 1, column 1 of the expression: undeclared reference to 'nope'`,
@@ -65,7 +77,7 @@ operations:
 	require.Equal(t, 10, strings.Count(got, "\n")+1, got)
 
 	cfg.Sources = nil
-	require.ErrorContains(t, CheckOperations(t.Context(), cfg), `unknown source "shop"`)
+	require.ErrorContains(t, checkOperations(t, cfg), `unknown source "shop"`)
 }
 
 // What is wrong with the file's shape hides nothing of what is wrong with the operations, and no mistake is told twice.

@@ -45,7 +45,7 @@ func TestDocsExamples(t *testing.T) {
 		cfg, err := settings.Parse("catchment.yaml", []byte(text+docsSources), settings.NeedOperations)
 		require.NoError(t, err)
 		cfg.Postgres = w.cfg.Postgres
-		require.Empty(t, CheckOperations(t.Context(), cfg))
+		require.Empty(t, checkOperations(t, cfg))
 		w.cfg.Operations = append(w.cfg.Operations, cfg.Operations...)
 		w.cfg.Sources = cfg.Sources
 	}

@@ -38,17 +38,16 @@ func rounds(attempts []*attempt, set *store.Set) []group {
 		set = nil
 	}
 	var out []group
-	round, before := 0, ""
-	for i, a := range attempts { // sorted by entity
+	before := map[string]int{} // attempts for an entity
+	for i, a := range attempts {
+		round := 0
 		switch {
 		case set == nil:
 			round = i
-		case i > 0 && a.entity != nil && *a.entity == before:
-			round++
-		default:
-			round = 0
+		case a.entity != nil:
+			round = before[*a.entity]
+			before[*a.entity]++
 		}
-		before = deref(a.entity)
 		if round == len(out) {
 			out = append(out, group{})
 		}

@@ -80,7 +80,7 @@ func (j *job) load(t *testing.T, w *world) {
 	cfg, err := settings.Parse("catchment.yaml", []byte(j.blocks["yaml"][0]+jobsSources), settings.NeedOperations)
 	require.NoError(t, err)
 	cfg.Postgres = w.cfg.Postgres
-	require.Empty(t, CheckOperations(t.Context(), cfg))
+	require.Empty(t, checkOperations(t, cfg))
 	w.cfg.Operations, w.cfg.Sources = cfg.Operations, cfg.Sources
 }
 

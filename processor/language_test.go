@@ -185,7 +185,7 @@ operations:
 	}
 	require.NoError(t, err)
 	cfg.Postgres = w.cfg.Postgres
-	got := CheckOperations(t.Context(), cfg).Error()
+	got := checkOperations(t, cfg).Error()
 	for _, want := range []string{
 		`catchment.yaml:5:17: operations[0].depends_on: the operation depends on itself, by way of others: expected no circle`,
 		`catchment.yaml:6:11: operations[0].each: line 1, column 1 of the expression: expected a list, found int`,
