@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers test-kill smoke bench bench-ingress bench-processor bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -40,6 +40,9 @@ test-containers: ## run all tests on Kafka, Postgres and S3 in containers; needs
 
 test-kill: ## kill the processor and a backfill 20 times at each boundary between two steps, and 200 rebalances, on the parts that the environment names
 	CATCHMENT_TEST_KILLS=20 CATCHMENT_TEST_REBALANCES=200 go test -race -count=1 -v -timeout 60m -run 'TestR15|TestR27' $(FLAGS) ./processor ./cmd/catchment
+
+test-kill-archiver: ## kill archivers 100 times under load, on the parts that the environment names
+	CATCHMENT_TEST_ARCHIVER_KILLS=100 go test -race -count=1 -v -timeout 60m -run 'TestR37' $(FLAGS) ./archiver
 
 smoke: build ## run the shipped program from outside: up, send, wrong requests, kill -9, DuckDB on the archive
 	@PYTHON=$${PYTHON:-python3} bash scripts/smoke.sh bin/catchment
