@@ -334,6 +334,27 @@ func TestSegmentsAreClosed(t *testing.T) {
 	}
 }
 
+// The largest bodies that an ingress takes are one record each, and a segment of them is one upload.
+func TestLargestBodies(t *testing.T) {
+	r := newRig(t, 1)
+	r.inBucket()
+	r.client = r.cluster.Client(t, kgo.DefaultProduceTopic(r.topic), kgo.ProducerBatchMaxBytes(26_000_000), kgo.BrokerMaxWriteBytes(64<<20))
+	for n := range uint64(4) {
+		d := delivery(rand.New(rand.NewPCG(25, n)))
+		d.Body = make([]byte, settings.MaxBody)
+		_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(d.Body)
+		r.send(event.Encode(d))
+	}
+	p := r.process(r.cfg.Archive.URL)
+	p.Start()
+	r.judge()
+	r.everyRow()
+	_, peak := p.Memory()
+	t.Logf("%d MiB at its highest", peak>>20)
+	require.Less(t, peak, int64(512<<20))
+	p.Stop()
+}
+
 func TestSegmentsAreCutAtMidnightUTC(t *testing.T) {
 	r := newRig(t, 1)
 	// A broker's clock cannot be set, so that this topic takes the producer's.

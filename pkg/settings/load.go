@@ -137,6 +137,9 @@ func (f *File) Abs(path string) string {
 }
 
 // Names go into URLs, metric labels and file names.
+// maxSegment is the largest archiver.segment_bytes: S3 takes 5 GiB in one request.
+const maxSegment = 1 << 30
+
 var reName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // check looks for what the types cannot say; known is what the decoder has found already. With open, every source is
@@ -167,6 +170,9 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 	errs = append(errs, f.checkRetention()...)
 	if f.Kafka.Topic != "" && f.Kafka.Topic == f.Kafka.Results() {
 		add("kafka.results_topic", "expected another topic than kafka.topic, or off")
+	}
+	if f.Archiver.SegmentBytes > maxSegment {
+		add("archiver.segment_bytes", "expected at most 1GiB: a segment is one upload, and is held in memory")
 	}
 	if f.Ingress.MaxBody > MaxBody {
 		add("ingress.max_body", "expected at most 25MB")

@@ -149,6 +149,11 @@ processor:
 	require.Equal(t, 30*24*time.Hour, f.Processor.IdentityRetention)
 }
 
+func TestSegmentsAreOneUpload(t *testing.T) {
+	_, err := Parse("catchment.yaml", []byte("archiver: {segment_bytes: 2GiB}\n"))
+	require.EqualError(t, err, "catchment.yaml:1:27: archiver.segment_bytes: expected at most 1GiB: a segment is one upload, and is held in memory")
+}
+
 func TestTopicsDiffer(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte("kafka: {topic: a, results_topic: a}\n"))
 	require.EqualError(t, err, "catchment.yaml:1:34: kafka.results_topic: expected another topic than kafka.topic, or off")

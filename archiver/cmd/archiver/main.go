@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/catchment-dev/catchment/archiver"
 	"github.com/catchment-dev/catchment/pkg/run"
@@ -19,6 +20,7 @@ func main() {
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
+		limitMemory(cfg)
 		reg := telemetry.Registry()
 		s, err := archiver.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
 		if err != nil {
@@ -26,4 +28,13 @@ func main() {
 		}
 		return telemetry.Serve(ctx, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
 	}))
+}
+
+// limitMemory tells the garbage collector what the archiver needs: what is buffered, on top of what is fetched and of what
+// the program takes at rest. Without it the heap may grow to twice of what is in use. GOMEMLIMIT in the environment stands.
+func limitMemory(cfg *settings.File) {
+	const besides = 128 << 20 // bytes
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(besides + int64(cfg.Archiver.BufferBytes))
+	}
 }
