@@ -32,16 +32,11 @@ var ErrMalformed = checkpoint.ErrMalformed
 // ErrDamaged says that an object is not a whole segment.
 var ErrDamaged = segment.ErrDamaged
 
-// BriefOf is the brief of a record that is still in Kafka; it always has the whole.
-func BriefOf(r *kgo.Record, topicID [16]byte) Brief { return BriefOfRow(row.From(r, topicID)) }
+// BriefOf is the brief of a record that is still in Kafka.
+func BriefOf(r *kgo.Record, topicID [16]byte) Brief { return segment.BriefOf(row.From(r, topicID)) }
 
 // BriefOfRow is the brief of an archived record that was read as a whole.
-func BriefOfRow(w *Record) Brief {
-	return Brief{
-		Offset: w.Offset, KafkaTimestamp: w.KafkaTimestamp, Source: w.Source, EventID: w.EventID, DeliveryID: w.DeliveryID,
-		Verdict: w.Verdict, BodySHA256: w.BodySHA256, Whole: w,
-	}
-}
+func BriefOfRow(w *Record) Brief { return segment.BriefOf(w) }
 
 // Briefs yields the records of a checkpoint's segment in short, some thousand at a time. It reads a few columns, and trusts
 // what they say of the bodies: Check reads those. The error wraps ErrNoObject or ErrDamaged where the segment is not what

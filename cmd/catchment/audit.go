@@ -119,6 +119,9 @@ func printAudit(w io.Writer, r *audit.Report) {
 	if t.Forgotten > 0 {
 		fmt.Fprintf(w, "%d events are older than a retention of processor.*: their rows may be gone.\n", t.Forgotten)
 	}
+	if t.Sealed > 0 {
+		fmt.Fprintf(w, "%d records of several events or of none are erased, or sealed and no keys are configured: what they hold is not known.\n", t.Sealed)
+	}
 	if t.Admitted > 0 {
 		fmt.Fprintf(w, "%d offsets are in gaps that were admitted (`catchment archive gap`): what is stored of them cannot be held against the archive.\n", t.Admitted)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -326,4 +327,37 @@ func (d *deployment) reader() string {
 	require.NotEqual(d.t, string(text), changed)
 	require.NoError(d.t, os.WriteFile(path, []byte(changed), 0o600))
 	return path
+}
+
+// TestAuditSealed audits an archive whose bodies are encrypted: with the keys as any other, without them as far as the
+// columns go that are not sealed.
+func TestAuditSealed(t *testing.T) {
+	o := newOffice(t)
+	plain, err := os.ReadFile(o.config)
+	require.NoError(t, err)
+	url := fmt.Sprintf("{url: %q}", o.archive)
+	sealed := strings.Replace(string(plain), url, fmt.Sprintf("{url: %q, encryption: {keys_url: %q, master_key: %q}}", o.archive, "file://"+t.TempDir(), base64.StdEncoding.EncodeToString(make([]byte, 32))), 1)
+	require.NotEqual(t, string(plain), sealed)
+	require.NoError(t, os.WriteFile(o.config, []byte(sealed), 0o600))
+	o.receive("e0", "paid", `{"order":"a","v":1,"amount":1}`)
+	o.receiveBatch("k1", element("m1", "ann"), element("m2", "bob"))
+	require.NoError(t, o.cl.ProduceSync(t.Context(), &kgo.Record{Key: []byte("k"), Value: []byte("no delivery")}).FirstErr())
+	o.archiveUntil(3)
+	o.eventually(3, `SELECT next_offset::int FROM catchment.progress`)
+	for _, args := range [][]string{nil, {"--bodies"}} {
+		report, _ := o.audited(0, args...)
+		total := report["total"].(object)
+		require.Equal(t, []any{3.0, 3.0, 1.0, 0.0}, []any{total["archived"], total["identities"], total["dead_letters"], total["sealed"]})
+	}
+	require.NoError(t, os.WriteFile(o.config, plain, 0o600))
+	report, _ := o.audited(0)
+	total := report["total"].(object)
+	require.Equal(t, []any{3.0, 1.0, 1.0, 1.0}, []any{total["archived"], total["identities"], total["dead_letters"], total["sealed"]})
+	o.exec(`DELETE FROM catchment.identities WHERE event_id = 'e0'`)
+	_, faults := o.audited(1)
+	require.Equal(t, []any{"missing identity"}, kinds(faults))
+	require.NoError(t, os.WriteFile(o.config, []byte(sealed), 0o600))
+	o.exec(`DELETE FROM catchment.identities WHERE event_id = 'm2'`)
+	_, faults = o.audited(1)
+	require.Equal(t, []any{"missing identity", "missing identity"}, kinds(faults))
 }

@@ -25,6 +25,24 @@ type Brief struct {
 	odd                 bool
 }
 
+// BriefOf is a row in short.
+func BriefOf(w *row.Row) Brief {
+	b := Brief{
+		Offset: w.Offset, KafkaTimestamp: w.KafkaTimestamp, Source: w.Source, EventID: w.EventID, DeliveryID: w.DeliveryID,
+		Verdict: w.Verdict, BodySHA256: w.BodySHA256,
+	}
+	b.odd = slices.ContainsFunc(w.Attributes, func(a row.Attribute) bool { return row.IsArchives([]byte(a.Name)) })
+	if b.settle(); b.odd {
+		b.Whole = w
+	}
+	return b
+}
+
+// settle says whether the brief is not all there is to know.
+func (b *Brief) settle() {
+	b.odd = b.odd || event.Verdict(b.Verdict).Has(event.FlagBatch) || len(b.EventID) > longestID
+}
+
 // Briefs yields the rows in short, a row group at a time, in order of their offsets. It reads a few columns, and whole rows
 // only where they are needed. It stops after an error.
 func (f *File) Briefs() iter.Seq2[[]Brief, error] {
@@ -90,7 +108,7 @@ func (f *File) briefs(group parquet.RowGroup, first int64) ([]Brief, error) {
 		if b.Offset != first+int64(i) {
 			return nil, fmt.Errorf("expected offset %d, found %d", first+int64(i), b.Offset)
 		}
-		b.odd = b.odd || event.Verdict(b.Verdict).Has(event.FlagBatch) || len(b.EventID) > longestID
+		b.settle()
 	}
 	return briefs, f.wholes(briefs)
 }

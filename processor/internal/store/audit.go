@@ -199,10 +199,10 @@ type LostLetter struct {
 }
 
 // WithoutLetter reads the operations whose last attempt for an event of the deliveries in [from, to] ended as a dead letter
-// that is not there any more, although nothing has been done about it since.
+// that is not there any more, although nothing has been done about it since. What was erased has none.
 func (s *Snapshot) WithoutLetter(ctx context.Context, from, to [16]byte) (*Rows[LostLetter], error) {
 	return openRows(ctx, s, scanLost, `SELECT r.source, r.event_id, r.operation, r.delivery_id FROM catchment.results r
-		WHERE r.outcome = 'dead' AND r.delivery_id BETWEEN $1 AND $2
+		WHERE r.outcome = 'dead' AND r.error IS DISTINCT FROM 'erased' AND r.delivery_id BETWEEN $1 AND $2
 		AND NOT EXISTS (SELECT FROM catchment.results n WHERE n.source = r.source AND n.event_id = r.event_id AND n.operation = r.operation AND n.attempt > r.attempt)
 		AND NOT EXISTS (SELECT FROM catchment.dead_letters d WHERE d.source = r.source AND d.event_id = r.event_id AND d.operation = r.operation)
 		AND NOT EXISTS (SELECT FROM catchment.retries w WHERE w.source = r.source AND w.event_id = r.event_id AND w.operation = r.operation)`, from, to)

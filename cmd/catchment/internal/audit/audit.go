@@ -26,6 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor"
 	"github.com/catchment-dev/catchment/processor/inspect"
@@ -79,12 +80,16 @@ func Run(ctx context.Context, cfg *settings.File, db *pgxpool.Pool, store archiv
 	if err != nil {
 		return nil, err
 	}
+	ring, err := keys.Open(ctx, cfg.Archive)
+	if err != nil {
+		return nil, err
+	}
 	snap, err := inspect.OpenSnapshot(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	defer snap.Close(ctx)
-	a := &auditor{Options: o, cfg: cfg, snap: snap, store: store, reader: reader, faults: newFaults(o.Limit), tally: newTally(tallyBuckets), rules: rulesOf(cfg, o, snap.At)}
+	a := &auditor{Options: o, cfg: cfg, snap: snap, store: store, reader: reader, ring: ring, faults: newFaults(o.Limit), tally: newTally(tallyBuckets), rules: rulesOf(cfg, o, snap.At)}
 	if err := a.look(ctx, cl); err != nil {
 		return nil, err
 	}
@@ -148,6 +153,7 @@ type auditor struct {
 	snap   *inspect.Snapshot
 	store  archive.Store
 	reader *processor.Reader
+	ring   *keys.Ring
 	faults *faults
 	tally  *tally
 	traces *stream
@@ -300,7 +306,7 @@ func (a *auditor) identities(ctx context.Context) error {
 	if len(buckets) == 0 {
 		return nil
 	}
-	known := map[uint64]bool{}
+	known, sealed := map[uint64]bool{}, map[[16]byte]bool{}
 	for _, pl := range a.plans {
 		for c, err := range a.records(ctx, pl) {
 			if err != nil {
@@ -308,6 +314,9 @@ func (a *auditor) identities(ctx context.Context) error {
 			}
 			for i := range c.records {
 				rec := &c.records[i]
+				if rec.Sealed != nil {
+					sealed[rec.DeliveryID] = true
+				}
 				for _, p := range rec.Parts {
 					if m := a.tally.mark(p.Source, p.ID, rec.DeliveryID); buckets[a.tally.bucket(m)] {
 						known[m] = true
@@ -318,7 +327,7 @@ func (a *auditor) identities(ctx context.Context) error {
 	}
 	var strange []inspect.StoredIdentity
 	if err := a.eachIdentity(ctx, func(i *inspect.StoredIdentity, mark uint64) {
-		if buckets[a.tally.bucket(mark)] && !known[mark] {
+		if buckets[a.tally.bucket(mark)] && !known[mark] && !sealed[i.DeliveryID] {
 			strange = append(strange, *i)
 		}
 	}); err != nil {
@@ -454,6 +463,7 @@ func (c *Counts) add(o *Counts) {
 	c.Markers += o.Markers
 	c.Forgotten += o.Forgotten
 	c.Admitted += o.Admitted
+	c.Sealed += o.Sealed
 	c.Pending += o.Pending
 	c.Faults += o.Faults
 }

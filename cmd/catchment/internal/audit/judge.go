@@ -24,6 +24,7 @@ type Counts struct {
 	DeadLetters int64 `json:"dead_letters"`  // records that are no events
 	Markers     int64 `json:"markers"`       // Kafka's own, which leave nothing
 	Forgotten   int64 `json:"forgotten"`     // events whose rows a retention may have removed
+	Sealed      int64 `json:"sealed"`        // records that cannot be taken apart: erased, or sealed and no keys are configured
 	Admitted    int64 `json:"admitted"`      // offsets of which somebody has said that they are lost: `catchment archive gap`
 	Pending     int64 `json:"pending"`       // offsets that are still to be processed or archived
 	Faults      int64 `json:"faults"`
@@ -38,6 +39,7 @@ type Record struct {
 	Parts      []processor.Part // its events; none: see Why and Control
 	Why        error            // why it is no event: then it is a dead letter
 	Control    bool             // a marker of Kafka's own
+	Sealed     error            // why it is not known what its events are: it was erased, or the keys are not configured
 }
 
 // rules say what is judged.
@@ -98,6 +100,8 @@ func (d *desk) record(rec *Record, ids []inspect.Recorded, traces []inspect.Trac
 		d.invented(traces, "the record is a marker of Kafka's own, which leaves nothing")
 	case has(traces, inspect.TraceLetter):
 		d.counts.DeadLetters++
+	case rec.Sealed != nil:
+		d.counts.Sealed++
 	case rec.Why != nil:
 		d.fault(at(MissingLetter, d.part, rec.Offset, fmt.Sprintf("no dead letter for a record that is no event: %v", rec.Why)).event(rec.Source, rec.ID))
 	default:

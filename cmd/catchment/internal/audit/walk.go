@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/processor"
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
@@ -257,7 +258,7 @@ func (a *auditor) segment(ctx context.Context, cp *archive.Checkpoint, yield fun
 		return errStopped
 	}
 	read := cp.First
-	for briefs, err := range a.briefs(ctx, cp) { //nolint:contextcheck // an expression has a deadline of its own
+	for briefs, err := range a.briefs(ctx, cp) {
 		switch {
 		case errors.Is(err, archive.ErrNoObject), errors.Is(err, archive.ErrDamaged):
 			if !yield(chunk{broken: &broken{cp, read, err}}, nil) {
@@ -269,7 +270,9 @@ func (a *auditor) segment(ctx context.Context, cp *archive.Checkpoint, yield fun
 		}
 		c := chunk{archived: true, records: make([]Record, len(briefs))}
 		for i := range briefs {
-			c.records[i] = a.fromArchive(&briefs[i])
+			if c.records[i], err = a.fromArchive(ctx, &briefs[i]); err != nil {
+				return err
+			}
 		}
 		read += int64(len(briefs))
 		if !yield(c, nil) {
@@ -313,17 +316,28 @@ func (a *auditor) briefs(ctx context.Context, cp *archive.Checkpoint) iter.Seq2[
 }
 
 // fromArchive says what an archived record must have left.
-func (a *auditor) fromArchive(b *archive.Brief) Record {
+func (a *auditor) fromArchive(ctx context.Context, b *archive.Brief) (Record, error) {
 	rec := Record{Offset: b.Offset, At: b.KafkaTimestamp, Source: b.Source, ID: b.EventID, DeliveryID: parseDelivery(b.DeliveryID)}
-	switch {
-	case b.Whole == nil:
+	if b.Whole == nil {
 		rec.Parts = []processor.Part{{Source: b.Source, ID: b.EventID, SHA256: b.BodySHA256}}
-	case b.Whole.IsControl():
-		rec.Control = true
-	default:
-		rec.Parts, rec.Why = a.reader.Parts(b.Whole.Record())
+		return rec, nil
 	}
-	return rec
+	if rec.Control = b.Whole.IsControl(); rec.Control {
+		return rec, nil
+	}
+	err := a.ring.Unseal(ctx, b.Whole)
+	if erased, ok := errors.AsType[*keys.ErasedError](err); ok || errors.Is(err, keys.ErrNoRing) {
+		rec.Sealed = err
+		if ok {
+			rec.Sealed = erased
+		}
+		return rec, nil
+	}
+	if err != nil {
+		return rec, fmt.Errorf("partition %d, offset %d: %w", b.Whole.Partition, b.Offset, err)
+	}
+	rec.Parts, rec.Why = a.reader.Parts(b.Whole.Record()) //nolint:contextcheck // an expression has a deadline of its own
+	return rec, nil
 }
 
 // fromKafka says what a record must have left.
