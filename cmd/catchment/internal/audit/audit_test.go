@@ -184,7 +184,13 @@ func (m *model) change() (what, id string, ok bool) {
 	i := m.random.IntN(len(m.traces))
 	t := &m.traces[i]
 	id = t.ID
-	switch m.random.IntN(4) {
+	switch m.random.IntN(5) {
+	case 4:
+		if t.Kind != inspect.TraceConflict {
+			return "", "", false
+		}
+		t.Kind = inspect.TraceRepeat
+		return "a conflict is called a repetition", id, true
 	case 0:
 		m.traces = slices.Delete(m.traces, i, i+1)
 		return "a trace is taken", id, true
@@ -230,7 +236,7 @@ func TestJudge(t *testing.T) {
 			require.True(t, differ, "seed %d", seed)
 		}
 	}
-	require.Len(t, spoilt, 8, "%v", spoilt)
+	require.Len(t, spoilt, 9, "%v", spoilt)
 }
 
 // What a retention may have removed is no fault, and nothing else is excused.
