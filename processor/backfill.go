@@ -20,6 +20,7 @@ type Archived struct {
 	Record      *kgo.Record
 	Control     bool // a marker of Kafka's own
 	Undecodable bool // it was no delivery when it was archived
+	Erased      bool // nobody can read it any more: it becomes a dead letter without headers and body
 }
 
 // ErrOvertaken is wrapped by the error of a backfill when a processor has taken the partition over meanwhile. What was
@@ -129,6 +130,8 @@ func (w *worker) backfill(ctx context.Context, until int64, records iter.Seq2[Ar
 		switch {
 		case a.Control:
 			odd[r.Offset] = item{rec: r, skip: true}
+		case a.Erased:
+			odd[r.Offset] = item{rec: r, err: errArchivedErased, reason: reasonErased}
 		case a.Undecodable:
 			odd[r.Offset] = item{rec: r, err: errArchivedUndecodable, reason: reasonUndecodable}
 		}
@@ -137,7 +140,10 @@ func (w *worker) backfill(ctx context.Context, until int64, records iter.Seq2[Ar
 	return flush()
 }
 
-var errArchivedUndecodable = errors.New("the record is no delivery: the archive keeps it as it was")
+var (
+	errArchivedUndecodable = errors.New("the record is no delivery: the archive keeps it as it was")
+	errArchivedErased      = errors.New("the record was erased before it was processed")
+)
 
 const haltedCheck = 2 * time.Second
 

@@ -32,6 +32,7 @@ const (
 // Reasons of dead letters.
 const (
 	reasonUndecodable  = "undecodable"        // the record is no delivery
+	reasonErased       = "erased"             // a backfill found that its key was destroyed
 	reasonUnsplittable = "unsplittable"       // the delivery carries several events, and cannot be taken apart
 	reasonUnstorable   = "unstorable"         // Postgres refused the event's own row
 	reasonExpression   = "expression"         // an expression of the operation failed

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor"
@@ -31,6 +32,7 @@ const (
 func newBackfill(a *app) *cobra.Command {
 	var partitions []int32
 	var across bool
+	var skipErased bool
 	var act actFlags
 	c := &cobra.Command{
 		Use:   "backfill",
@@ -40,9 +42,10 @@ func newBackfill(a *app) *cobra.Command {
 			"begun again. Exit code 1 when the archive does not hold an offset that is missing.",
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.backfill(cmd.Context(), partitions, across, act.act())
+			return a.backfill(cmd.Context(), partitions, across, skipErased, act.act())
 		},
 	}
+	c.Flags().BoolVar(&skipErased, "skip-erased", false, "what was erased from the archive becomes dead letters without a body, and the backfill goes on")
 	c.Flags().Int32SliceVar(&partitions, "partition", nil, "only this partition; may be repeated")
 	c.Flags().BoolVar(&across, "across-gaps", false, "go on behind offsets that are lost, as a gap in the archive says: their events will never be processed")
 	act.register(c)
@@ -55,7 +58,7 @@ type filled struct {
 	processor.Range
 }
 
-func (a *app) backfill(ctx context.Context, partitions []int32, across bool, act control.Act) error {
+func (a *app) backfill(ctx context.Context, partitions []int32, across, skipErased bool, act control.Act) error {
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, cfg *settings.File) error {
 		f, err := newFiller(ctx, cfg, db, act)
 		if err != nil {
@@ -63,6 +66,7 @@ func (a *app) backfill(ctx context.Context, partitions []int32, across bool, act
 		}
 		defer f.close()
 		f.across = across
+		f.skipErased = skipErased
 		missing, err := f.missing(ctx)
 		if err != nil {
 			return err
@@ -103,13 +107,20 @@ type filler struct {
 	cl      *kgo.Client
 	topicID [16]byte
 	store   archive.Store
+	ring    *keys.Ring
 	entry   *processor.Backfill
 	act     control.Act
 	across  bool // go on behind admitted gaps
+
+	skipErased bool
 }
 
 func newFiller(ctx context.Context, cfg *settings.File, db *pgxpool.Pool, act control.Act) (*filler, error) {
 	store, err := archive.Open(ctx, cfg.Archive)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := keys.Open(ctx, cfg.Archive)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +140,7 @@ func newFiller(ctx context.Context, cfg *settings.File, db *pgxpool.Pool, act co
 		cl.Close()
 		return nil, fmt.Errorf("the operations cannot be run: %w", err)
 	}
-	return &filler{cfg: cfg, db: db, cl: cl, topicID: id, store: store, entry: entry, act: act}, nil
+	return &filler{cfg: cfg, db: db, cl: cl, topicID: id, store: store, ring: ring, entry: entry, act: act}, nil
 }
 
 func (f *filler) close() {
@@ -271,11 +282,29 @@ func (f *filler) segments(ctx context.Context, p archive.Partition, next *int64,
 			yield(processor.Archived{}, err)
 			return nil, true
 		}
-		_, decodable := w.Delivery()
-		if !yield(processor.Archived{Record: w.Record(), Control: w.IsControl(), Undecodable: !decodable}, nil) {
+		offset := w.Offset
+		r, err := f.archived(ctx, w)
+		if !yield(r, err) || err != nil {
 			return nil, true
 		}
-		*next = w.Offset + 1
+		*next = offset + 1
 	}
 	return nil, false
+}
+
+// archived makes a record of the archive plain.
+func (f *filler) archived(ctx context.Context, w *archive.Record) (processor.Archived, error) {
+	err := f.ring.Unseal(ctx, w)
+	if _, erased := errors.AsType[*keys.ErasedError](err); erased {
+		if !f.skipErased {
+			return processor.Archived{}, fmt.Errorf("offset %d: %w; with --skip-erased it becomes a dead letter without a body, and the backfill goes on", w.Offset, err)
+		}
+		w.Body, w.Headers = nil, nil
+		return processor.Archived{Record: w.Record(), Erased: true}, nil
+	}
+	if err != nil {
+		return processor.Archived{}, fmt.Errorf("offset %d: %w", w.Offset, err)
+	}
+	_, decodable := w.Delivery()
+	return processor.Archived{Record: w.Record(), Control: w.IsControl(), Undecodable: !decodable}, nil
 }

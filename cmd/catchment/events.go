@@ -275,7 +275,7 @@ func (a *app) printWay(ctx context.Context, db *pgxpool.Pool, cfg *settings.File
 		}
 	}
 	d, err := inspect.Show(ctx, db, source, id)
-	if errors.Is(err, inspect.ErrNoEvent) {
+	if errors.Is(err, inspect.ErrNoEvent) && !errors.Is(err, inspect.ErrBodyGone) {
 		return fmt.Errorf("source %q has no event %q: it was not received, or is not processed yet (`catchment status`)", source, id)
 	}
 	if err != nil {

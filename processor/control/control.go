@@ -73,3 +73,25 @@ func Cancel(ctx context.Context, db *pgxpool.Pool, id int64, act Act) (cancelled
 func Viewed(ctx context.Context, db *pgxpool.Pool, letter int64, act Act) error {
 	return store.Viewed(ctx, db, "dead-letters show", act, map[string]any{"dead_letter": letter})
 }
+
+type (
+	// Erasure says what of a source is erased from Postgres: what was received in a time, or one event.
+	Erasure = store.Erasure
+	// Erased counts what an erasure removed, or would.
+	Erased = store.Erased
+)
+
+// CountErasable counts what an erasure would remove.
+func CountErasable(ctx context.Context, db *pgxpool.Pool, e Erasure) (Erased, error) {
+	return store.CountErasable(ctx, db, e)
+}
+
+// BeginErasure records what is about to be erased, and goes on with one that did not end. keys are those of the archive.
+func BeginErasure(ctx context.Context, db *pgxpool.Pool, e Erasure, keys []string, act Act) (id int64, err error) {
+	return store.BeginErasure(ctx, db, e, keys, act)
+}
+
+// Erase removes bodies, headers and what attempts returned. Identities, digests and outcomes stay.
+func Erase(ctx context.Context, db *pgxpool.Pool, id int64, e Erasure) (Erased, error) {
+	return store.Erase(ctx, db, id, e)
+}

@@ -64,6 +64,7 @@ type (
 // What is asked for and not there. ErrNoSchema is that the database has no tables of Catchment yet.
 var (
 	ErrNoEvent      = store.ErrNoEvent
+	ErrBodyGone     = store.ErrBodyGone // wraps ErrNoEvent
 	ErrNoSchema     = store.ErrNoSchema
 	ErrNoJob        = store.ErrNoJob
 	ErrNoDeadLetter = store.ErrNoLetter

@@ -112,8 +112,11 @@ type Detail struct {
 	DeadLetters []Letter   `json:"dead_letters"`
 }
 
-// ErrNoEvent says that there is no such event.
-var ErrNoEvent = errors.New("there is no such event")
+// ErrNoEvent says that there is no such event, ErrBodyGone that there was one.
+var (
+	ErrNoEvent  = errors.New("there is no such event")
+	ErrBodyGone = fmt.Errorf("%w any more", ErrNoEvent)
+)
 
 const storedColumns = `b.seq, b.source, b.event_id, b.type, b.event_time, b.received_at, b.stored_at, b.status, b.provider, b.verdict, b.secret_id,
 	b.content_type, b.body_sha256, octet_length(b.body), b.delivery_id::text, b.delivery_index, b.topic, b.topic_id, b.partition, b."offset",
@@ -257,8 +260,12 @@ func Show(ctx context.Context, db *pgxpool.Pool, source, id string) (*Detail, er
 	err = db.QueryRow(ctx, `SELECT `+storedColumns+`, b.headers, b.body`+storedFrom+` WHERE b.source = $1 AND b.event_id = $2 AND b.stored_at = $3`,
 		onePlan, source, id, at).Scan(targets...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("%w: source %s, ID %s: it was stored at %s, and processor.retention has removed its body",
-			ErrNoEvent, source, id, at.UTC().Format(time.RFC3339))
+		why, err := removedBy(ctx, db, source, id, at)
+		if err != nil {
+			return nil, fmt.Errorf("read event: %w", err)
+		}
+		return nil, fmt.Errorf("%w: source %s, ID %s: it was stored at %s, and %s has removed its body",
+			ErrBodyGone, source, id, at.UTC().Format(time.RFC3339), why)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
