@@ -10,8 +10,8 @@ import (
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
-// maxPublished bounds the key and the value of a record: a topic takes 1 MiB by default, with the headers.
-const maxPublished = 900_000
+// MaxPublished bounds the key and the value of a record that an operation publishes, in bytes: a topic takes 1 MiB by default, with the headers.
+const MaxPublished = 900_000
 
 // publishing is a compiled publish.
 type publishing struct {
@@ -59,8 +59,8 @@ func (a *attempt) publication(in *expr.Input, index int) error {
 			return a.op.wrap("publish."+part.name, fmt.Errorf("%s: %w", part.prg, err))
 		}
 	}
-	if n := len(rec.Key) + len(rec.Value); n > maxPublished {
-		return a.op.wrap("publish.value", fmt.Errorf("%s: the record has %d bytes: expected at most %d", p.value, n, maxPublished))
+	if n := len(rec.Key) + len(rec.Value); n > MaxPublished {
+		return a.op.wrap("publish.value", fmt.Errorf("%s: the record has %d bytes: expected at most %d", p.value, n, MaxPublished))
 	}
 	from := event.Published{
 		Source: a.ev.Source, EventID: a.ev.ID, Type: a.ev.Type, Time: a.ev.Time, Operation: a.op.spec.Name, Attempt: a.number, Index: index, JSON: isJSON,

@@ -259,7 +259,7 @@ func TestPublishAlone(t *testing.T) {
 		{Name: "large", On: settings.On{Source: "shop"}, Publish: &settings.Publish{Topic: topic, Value: `body.text + body.text`}},
 	}
 	w.start()
-	body := `{"list":[1,2],"text":"` + strings.Repeat("x", maxPublished/2+1) + `"}`
+	body := `{"list":[1,2],"text":"` + strings.Repeat("x", MaxPublished/2+1) + `"}`
 	w.produce(delivery("shop", "a", "", body))
 	records := w.reads(topic, atLeast(3))
 	require.Equal(t, "a", string(records[0].Key))

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -61,4 +63,67 @@ func TestTopicsCheck(t *testing.T) {
 	require.Equal(t, 0, code, stderr)
 	require.Contains(t, stdout, `"waived": true`)
 	require.Contains(t, stdout, `"safe": true`)
+}
+
+// The topic of the results, and those that operations publish to, are judged too.
+func TestTopicsCheckWhatIsPublished(t *testing.T) {
+	cluster := kafkatest.NewFake(t)
+	admin := kadm.NewClient(cluster.Client(t))
+	path := writeConfig(t, fmt.Sprintf(`
+kafka: {brokers: ["%s"], topic: made, results_topic: outcomes, partitions: 3}
+sources: {shop: {provider: none}}
+operations:
+  - {name: tell, on: {source: shop}, publish: {topic: told, value: raw}}
+  - {name: tell-more, on: {source: shop}, publish: {topic: told, key: "null", value: raw}}
+  - {name: other, on: {source: shop}, publish: {topic: missing, value: raw}}
+`, strings.Join(cluster.Brokers, `", "`)))
+	set := func(topic, name, value string) {
+		t.Helper()
+		responses, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, topic)
+		require.NoError(t, err)
+		require.NoError(t, responses[0].Err)
+	}
+	create := func(topic string) {
+		t.Helper()
+		_, err := admin.CreateTopic(t.Context(), 3, 3, map[string]*string{"min.insync.replicas": new("2")}, topic)
+		require.NoError(t, err)
+	}
+	judged := func(want int) (r topicReport) {
+		t.Helper()
+		code, stdout, stderr := tool(t, "topics", "check", "--config", path, "--output", "json")
+		require.Equal(t, want, code, stdout+stderr)
+		require.NoError(t, json.Unmarshal([]byte(stdout), &r))
+		return r
+	}
+	create("told")
+	code, stdout, stderr := tool(t, "topics", "ensure", "--config", path)
+	require.Equal(t, 1, code, stdout)
+	require.Contains(t, stdout, "missing: it does not exist: create it")
+	require.Contains(t, stderr, "topic missing may lose what was acknowledged")
+
+	create("missing")
+	r := judged(0)
+	require.Empty(t, r.For)
+	require.Equal(t, []string{"outcomes results", "missing operations other", "told operations tell, tell-more"}, []string{
+		r.Published[0].Topic + " " + r.Published[0].For, r.Published[1].Topic + " " + r.Published[1].For, r.Published[2].Topic + " " + r.Published[2].For,
+	})
+	for i, c := range []struct{ topic, key, bad, good, check string }{
+		{"outcomes", "cleanup.policy", "compact", "delete", "cleanup-policy"},
+		{"missing", "min.insync.replicas", "1", "2", "min-insync-replicas"},
+		{"told", "cleanup.policy", "compact", "delete", "cleanup-policy"}, // records without a key
+	} {
+		set(c.topic, c.key, c.bad)
+		r := judged(1)
+		require.True(t, r.Safe)
+		require.Equal(t, c.check, r.Published[i].Findings[0].Check)
+		set(c.topic, c.key, c.good)
+	}
+	set("missing", "cleanup.policy", "compact") // its records have keys
+	judged(0)
+	_, err := admin.DeleteTopic(t.Context(), "outcomes")
+	require.NoError(t, err)
+	code, _, stderr = tool(t, "topics", "check", "--config", path)
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "topic does not exist: outcomes")
+	require.Contains(t, stderr, "catchment topics ensure")
 }

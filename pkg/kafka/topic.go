@@ -87,6 +87,29 @@ func EnsureTopic(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic st
 
 // CheckTopic judges the topic. The error is ErrNoTopic, or that the cluster could not be asked.
 func CheckTopic(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic string, maxBody int64) (Report, error) {
+	return judge(ctx, cl, k, topic, func(d kadm.TopicDetail, value func(string) string, found foundFunc) {
+		judgeKept(d, value, maxBody, found)
+		retention := minRetention
+		if k.Retention > 0 {
+			retention = min(retention, k.Retention) // who asks for less has thought of it
+		}
+		judgeLog(value, retention, found)
+	})
+}
+
+// CheckPublished judges a topic that operations publish to: only whether it takes and keeps what it acknowledged. How long
+// it keeps it, and by whose clock, is up to its readers, and so is compaction, unless records have no key (keyless): then
+// it refuses them. maxRecord is the largest key and value, in bytes. Errors are those of CheckTopic.
+func CheckPublished(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic string, maxRecord int64, keyless bool) (Report, error) {
+	return judge(ctx, cl, k, topic, func(d kadm.TopicDetail, value func(string) string, found foundFunc) {
+		judgeKept(d, value, maxRecord, found)
+		if keyless && strings.Contains(value("cleanup.policy"), "compact") {
+			found(CheckCleanup, "expected cleanup.policy=delete, found %q: the brokers refuse records without a key", value("cleanup.policy"))
+		}
+	})
+}
+
+func judge(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic string, by func(kadm.TopicDetail, func(string) string, foundFunc)) (Report, error) {
 	adm := kadm.NewClient(cl)
 	r := Report{Topic: topic}
 	meta, err := adm.Metadata(ctx, topic)
@@ -120,18 +143,23 @@ func CheckTopic(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic str
 	found := func(check, format string, args ...any) {
 		r.Findings = append(r.Findings, Finding{check, fmt.Sprintf(format, args...), slices.Contains(k.Accept, check)})
 	}
-	judgeReplicas(d, found)
-	retention := minRetention
-	if k.Retention > 0 {
-		retention = min(retention, k.Retention) // who asks for less has thought of it
-	}
-	judgeConfig(value, maxBody, retention, found)
+	by(d, value, found)
 	return r, nil
 }
 
 type foundFunc func(check, format string, args ...any)
 
-func judgeReplicas(d kadm.TopicDetail, found foundFunc) {
+// number reads a value; 0 when it is none.
+func number(value func(string) string, key string) int64 {
+	n, err := strconv.ParseInt(value(key), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// judgeKept judges whether a topic takes records of a size, and keeps what it acknowledged.
+func judgeKept(d kadm.TopicDetail, value func(string) string, maxBody int64, found foundFunc) {
 	least := 1 << 30
 	for _, p := range d.Partitions {
 		least = min(least, len(p.Replicas))
@@ -139,36 +167,30 @@ func judgeReplicas(d kadm.TopicDetail, found foundFunc) {
 	if least < 3 {
 		found(CheckReplication, "expected at least 3 replicas of each partition, found %d: one dead broker may lose acknowledged events", least)
 	}
-}
-
-func judgeConfig(value func(string) string, maxBody int64, retention time.Duration, found foundFunc) {
-	number := func(key string) int64 {
-		n, err := strconv.ParseInt(value(key), 10, 64)
-		if err != nil {
-			return 0
-		}
-		return n
-	}
-	if n := number("min.insync.replicas"); n < 2 {
+	if n := number(value, "min.insync.replicas"); n < 2 {
 		found(CheckMinInsync, "expected min.insync.replicas of at least 2, found %d: an acknowledged event may be on one broker only", n)
 	}
 	if v := value("unclean.leader.election.enable"); v == "true" {
 		found(CheckUnclean, "expected unclean.leader.election.enable=false, found true: an election may cut off acknowledged events")
 	}
+	if b := number(value, "max.message.bytes"); b < maxBody+recordOverhead {
+		found(CheckMaxMessage, "expected max.message.bytes of at least %d (the largest record and its headers), found %d: large events would be refused for ever", maxBody+recordOverhead, b)
+	}
+}
+
+// judgeLog judges whether a reader that comes late finds all that was appended.
+func judgeLog(value func(string) string, retention time.Duration, found foundFunc) {
 	if v := value("cleanup.policy"); v != "delete" {
 		found(CheckCleanup, "expected cleanup.policy=delete, found %q: compaction erases a delivery when another with its key comes", v)
 	}
 	if v := value("message.timestamp.type"); v != "LogAppendTime" {
 		found(CheckTimestampType, "expected message.timestamp.type=LogAppendTime, found %q: a wrong clock at a producer lets retention delete fresh events", v)
 	}
-	if ms := number("retention.ms"); ms >= 0 && time.Duration(ms)*time.Millisecond < retention {
+	if ms := number(value, "retention.ms"); ms >= 0 && time.Duration(ms)*time.Millisecond < retention {
 		found(CheckRetention, "expected retention.ms of at least %d (%s), found %d: an outage of that length loses events", retention.Milliseconds(), retention, ms)
 	}
-	if b := number("retention.bytes"); b > 0 {
+	if b := number(value, "retention.bytes"); b > 0 {
 		found(CheckRetention, "expected retention.bytes=-1, found %d: a burst may push out events that nobody has read", b)
-	}
-	if b := number("max.message.bytes"); b < maxBody+recordOverhead {
-		found(CheckMaxMessage, "expected max.message.bytes of at least %d (the largest max_body and its headers), found %d: large events would be refused for ever", maxBody+recordOverhead, b)
 	}
 }
 

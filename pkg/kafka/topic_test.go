@@ -82,6 +82,44 @@ func TestR12EveryFinding(t *testing.T) {
 	}
 }
 
+// TestPublishedFindings breaks one property of a topic that operations publish to at a time; what is up to its readers is
+// no finding.
+func TestPublishedFindings(t *testing.T) {
+	cluster := kafkatest.New(t)
+	cl := cluster.Client(t)
+	for name, c := range map[string]struct {
+		set     map[string]string
+		keyless bool
+		want    string // check; empty: none
+	}{
+		"as it is made":          {},
+		"its readers' retention": {set: map[string]string{"retention.ms": "3600000", "message.timestamp.type": "CreateTime"}},
+		"compacted, with keys":   {set: map[string]string{"cleanup.policy": "compact"}},
+		"compacted, without":     {map[string]string{"cleanup.policy": "compact"}, true, kafka.CheckCleanup},
+		"acknowledged by one":    {map[string]string{"min.insync.replicas": "1"}, false, kafka.CheckMinInsync},
+		"elections cut it off":   {map[string]string{"unclean.leader.election.enable": "true"}, false, kafka.CheckUnclean},
+		"too small":              {map[string]string{"max.message.bytes": "900000"}, false, kafka.CheckMaxMessage},
+		"two replicas":           {want: kafka.CheckReplication},
+	} {
+		t.Run(name, func(t *testing.T) {
+			topic := "published." + uuid.NewString()
+			k := cluster.Config(topic)
+			if c.want == kafka.CheckReplication {
+				k.ReplicationFactor = 2
+			}
+			require.NoError(t, kafka.EnsureTopic(t.Context(), cl, k, topic, 0))
+			alter(t, cl, topic, c.set)
+			require.Eventually(t, func() bool {
+				r, err := kafka.CheckPublished(t.Context(), cl, k, topic, 900_000, c.keyless)
+				if c.want == "" {
+					return err == nil && len(r.Findings) == 0
+				}
+				return err == nil && len(r.Findings) == 1 && r.Findings[0].Check == c.want
+			}, 30*time.Second, 50*time.Millisecond)
+		})
+	}
+}
+
 func alter(t *testing.T, cl *kgo.Client, topic string, values map[string]string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
