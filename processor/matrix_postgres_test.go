@@ -23,6 +23,18 @@ func behind(t *testing.T, server *pgtest.Server, partitions int) (*traffic, *pro
 	return w, p
 }
 
+// replicated is traffic on a primary with a standby; link is the replication's way, and front leads the processor to
+// either server.
+func replicated(t *testing.T, partitions int) (primary, standby *pgtest.Server, link *proxy, w *traffic, front *proxy) {
+	t.Helper()
+	primary = pgtest.Breakable(t)
+	link, replication := newProxy(t, primary.URL)
+	w, front = behind(t, primary, partitions)
+	from, err := url.Parse(replication)
+	require.NoError(t, err)
+	return primary, primary.Standby(from.Host, "standby"), link, w, front
+}
+
 // at asks a server itself.
 func at(t *testing.T, url, sql string) int {
 	t.Helper()
@@ -87,12 +99,7 @@ func TestR19PostgresRestartsMidBatch(t *testing.T) {
 // back together; the log is read again from there, also where nothing new arrives.
 func TestR20FailoverToALaggingStandby(t *testing.T) {
 	t.Parallel()
-	primary := pgtest.Breakable(t)
-	link, replication := newProxy(t, primary.URL)
-	w, front := behind(t, primary, 3)
-	from, err := url.Parse(replication)
-	require.NoError(t, err)
-	standby := primary.Standby(from.Host, "standby")
+	primary, standby, link, w, front := replicated(t, 3)
 	r := w.start()
 	w.send(60)
 	w.settled()
@@ -123,12 +130,7 @@ func TestR20FailoverToALaggingStandby(t *testing.T) {
 // processor finds its batch done and goes on. The standby that is promoted then never had it.
 func TestR21CommitThatTheStandbyNeverHad(t *testing.T) {
 	t.Parallel()
-	primary := pgtest.Breakable(t)
-	link, replication := newProxy(t, primary.URL)
-	w, front := behind(t, primary, 1)
-	from, err := url.Parse(replication)
-	require.NoError(t, err)
-	standby := primary.Standby(from.Host, "standby")
+	primary, standby, link, w, front := replicated(t, 1)
 	primary.Exec("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
 	require.Equal(t, 1, at(t, primary.URL, `SELECT pg_reload_conf()::int`))
 	require.True(t, waitFor(func() bool {
