@@ -39,7 +39,8 @@ test-containers: ## run all tests on Kafka, Postgres and S3 in containers; needs
 	@CATCHMENT_TEST_REAL=1 CATCHMENT_TEST_CONTAINERS=1 $(MAKE) --no-print-directory test
 
 test-kill: ## kill the processor and a backfill 20 times at each boundary between two steps, and 200 rebalances, on the parts that the environment names
-	CATCHMENT_TEST_KILLS=20 CATCHMENT_TEST_REBALANCES=200 go test -race -count=1 -v -timeout 60m -run 'TestR15|TestR27' $(FLAGS) ./processor ./cmd/catchment
+	CATCHMENT_TEST_KILLS=20 go test -p 1 -race -count=1 -v -timeout 60m -run TestR15 $(FLAGS) ./processor ./cmd/catchment
+	CATCHMENT_TEST_REBALANCES=200 go test -race -count=1 -v -timeout 60m -run TestR27 $(FLAGS) ./processor
 
 test-kill-archiver: ## kill archivers 100 times under load, on the parts that the environment names
 	CATCHMENT_TEST_ARCHIVER_KILLS=100 go test -race -count=1 -v -timeout 60m -run 'TestR37' $(FLAGS) ./archiver

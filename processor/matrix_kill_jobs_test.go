@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -221,12 +222,20 @@ func (w *traffic) checkPublished() {
 func (w *traffic) published(topic string) map[string]string {
 	w.t.Helper()
 	out := map[string]string{}
-	for _, r := range w.reads(topic, func(rs []*kgo.Record) bool { return len(rs) >= w.endOf(topic) }) {
-		id := header(r, "ce_id")
-		if before, ok := out[id]; ok {
-			require.Equal(w.t, before, string(r.Value), id)
+	cl := w.kc.Client(w.t, kgo.ConsumeTopics(topic), kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()))
+	for n, end := 0, w.endOf(topic); n < end; {
+		ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+		records := cl.PollFetches(ctx).Records()
+		cancel()
+		require.NotEmpty(w.t, records, "%s: %d of %d records", topic, n, end)
+		n += len(records)
+		for _, r := range records {
+			id := header(r, "ce_id")
+			if before, ok := out[id]; ok {
+				require.Equal(w.t, before, string(r.Value), id)
+			}
+			out[id] = string(r.Value)
 		}
-		out[id] = string(r.Value)
 	}
 	return out
 }

@@ -41,6 +41,9 @@ type killing struct {
 	rng     *rand.Rand
 }
 
+// killers bounds how many programs are killed beside each other.
+var killers = make(chan struct{}, 7)
+
 // atEach calls f for each of the points, beside each other: most of the time the group waits for the one that was killed.
 func atEach(t *testing.T, points []failpoint.Point, f func(killing)) {
 	t.Helper()
@@ -50,7 +53,11 @@ func atEach(t *testing.T, points []failpoint.Point, f func(killing)) {
 	t.Logf("seed %d", seed)
 	var wg sync.WaitGroup
 	for i, point := range points {
-		wg.Go(func() { f(killing{program, point, times, rand.New(rand.NewPCG(seed, uint64(i)))}) })
+		wg.Go(func() {
+			killers <- struct{}{}
+			defer func() { <-killers }()
+			f(killing{program, point, times, rand.New(rand.NewPCG(seed, uint64(i)))})
+		})
 	}
 	wg.Wait()
 }
