@@ -105,6 +105,31 @@ func (a *attempt) blocked(name, why string) error {
 	return &dependencyError{fmt.Errorf("%s.depends_on: %s %s for this event: redrive it first", a.op.path, name, why)}
 }
 
+// neverRan names, for those of the events, an operation that op depends on and that has never been run for them: it is not
+// for them, or is newer. A replay passes them over, for it is not op's failure that the other was not replayed before.
+func neverRan(ctx context.Context, tx *store.Tx, op *operation, keys []store.Key) (map[store.Key]string, error) {
+	if len(op.after) == 0 {
+		return nil, nil
+	}
+	var asked []store.Made
+	for _, k := range keys {
+		for _, on := range op.after {
+			asked = append(asked, store.Made{Key: k, Operation: on.spec.Name})
+		}
+	}
+	states, err := tx.Outcomes(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	out := map[store.Key]string{}
+	for _, m := range asked {
+		if st := states[m]; st.Outcome == "" && !st.Waiting {
+			out[m.Key] = m.Operation
+		}
+	}
+	return out, nil
+}
+
 // inquire finds out, for attempts outside of a batch, what became of those that they depend on.
 func inquire(ctx context.Context, tx *store.Tx, plans []*attempt) error {
 	var asked []store.Made

@@ -175,11 +175,16 @@ func (c *chunk) replay(ctx context.Context) error {
 		return err
 	}
 	c.over = len(found) < c.limit
-	works := make([]store.Work, len(found))
+	works, keys := make([]store.Work, len(found)), make([]store.Key, len(found))
 	for i := range found {
-		works[i] = store.Work{Key: keyOf(&found[i].Event), Operation: c.job.Operation}
+		keys[i] = keyOf(&found[i].Event)
+		works[i] = store.Work{Key: keys[i], Operation: c.job.Operation}
 	}
 	before, err := c.tx.Before(ctx, works)
+	if err != nil {
+		return err
+	}
+	never, err := neverRan(ctx, c.tx, op, keys)
 	if err != nil {
 		return err
 	}
@@ -187,7 +192,7 @@ func (c *chunk) replay(ctx context.Context) error {
 	for i := range found {
 		f, b := &found[i], before[works[i]]
 		entries[i].cursor = f.Cursor
-		if b.Pending || b.Effect && !c.job.Force || !c.eng.applies(op, &f.Event) { //nolint:contextcheck // an expression has a deadline of its own
+		if b.Pending || b.Effect && !c.job.Force || never[keys[i]] != "" || !c.eng.applies(op, &f.Event) { //nolint:contextcheck // an expression has a deadline of its own
 			continue
 		}
 		entries[i].task = &task{op: op, ev: &f.Event, number: b.Attempts + 1}

@@ -195,6 +195,52 @@ func TestReplay(t *testing.T) {
 	require.Equal(t, int64(1), n)
 }
 
+// A replay of an operation that depends on another runs behind what became of that one: it waits and dies with it, and
+// passes over the events for which it was never run, until it is replayed.
+func TestReplayDependsOn(t *testing.T) {
+	w := newDatabase(t, `CREATE TABLE steps (n bigserial, event text, step text)`)
+	second, first := chain()[1], chain()[2]
+	d := func(id, typ, body string) *event.Delivery { return delivery("shop", id, typ, body) }
+	w.store(w.engine(), partition(0), d("old", "x", `{"first":1,"second":1}`), d("dead-old", "x", `{"second":1}`)) // nothing runs yet
+	first.On.Types = []string{"x"}
+	first.SQL = append(config.Strings{`SELECT 1 / (CASE WHEN @id LIKE 'waits%' AND NOT EXISTS (SELECT FROM pg_class WHERE relname = 'ready') THEN missing() ELSE 1 END)`}, first.SQL...)
+	first.Retry.MaxAttempts = 100
+	w.exec(`CREATE FUNCTION missing() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not now'; END $$`)
+	w.cfg.Operations = []settings.Operation{first}
+	w.store(w.engine(), partition(1), d("good", "x", `{"first":1,"second":1}`), d("done", "x", `{"first":1,"second":1}`), d("dead", "x", `{"first":0,"second":1}`),
+		d("waits", "x", `{"first":1,"second":1}`), d("other", "y", `{"first":1,"second":1}`))
+	w.cfg.Operations = []settings.Operation{second, first}
+	eng := w.engine()
+	replay := func(operation string) store.Tally {
+		return w.job(eng, store.Job{Kind: store.Replay, Operation: operation}).Tally
+	}
+	outcomes := func(operation string) string {
+		return w.text(`SELECT string_agg(event_id || ':' || outcome, ' ' ORDER BY event_id) FROM (SELECT DISTINCT ON (event_id) event_id, outcome
+			FROM catchment.results WHERE operation = $1 ORDER BY event_id, attempt DESC) AS last`, operation)
+	}
+	require.Equal(t, store.Tally{Succeeded: 2, Failed: 1, Dead: 1, Skipped: 3}, replay("second"))
+	require.Equal(t, "dead:dead done:succeeded good:succeeded", outcomes("second"))
+	require.Equal(t, "waits|1|t", w.text(`SELECT concat_ws('|', event_id, attempt, due_at < now() + interval '10 s') FROM catchment.retries WHERE operation = 'second'`))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.dead_letters WHERE operation = 'second' AND reason = 'dependency' AND event_id = 'dead'`))
+	trial, err := (&Bench{eng: eng, db: eng.store}).Try(t.Context(), "second", "shop", "old")
+	require.NoError(t, err)
+	require.False(t, trial.Applies)
+	require.Contains(t, trial.Why, "depends_on: first has not run for this event: replay it first")
+
+	require.Equal(t, store.Tally{Succeeded: 1, Dead: 2, Skipped: 3}, replay("first"))
+	require.Equal(t, store.Tally{Succeeded: 1, Dead: 2, Skipped: 4}, replay("second"), "what is dead is tried again, and dies again")
+	w.exec(`CREATE TABLE ready ()`)
+	require.True(t, waitFor(func() bool {
+		w.exec(`UPDATE catchment.retries SET due_at = now()`)
+		_ = eng.retryDue(t.Context(), eng.active())
+		return w.count(`SELECT count(*) FROM catchment.retries`) == 0
+	}))
+	require.Equal(t, "dead:dead dead-old:dead done:succeeded good:succeeded old:succeeded waits:succeeded", outcomes("second"))
+	require.Equal(t, 4, w.count(`SELECT count(*) FROM (SELECT event FROM steps GROUP BY event HAVING array_agg(step ORDER BY n) = '{first,second}') AS x`))
+	require.Equal(t, 8, w.count(`SELECT count(*) FROM steps`))
+	require.Equal(t, "dead:dead dead-old:dead", w.text(`SELECT string_agg(event_id || ':' || status, ' ' ORDER BY event_id COLLATE "C") FROM catchment.events WHERE status = 'dead'`))
+}
+
 // What fails in a replay is tried again, as in live traffic, and does not take its neighbours with it.
 func TestReplayFailures(t *testing.T) {
 	w := newDatabase(t, amountsSchema...)

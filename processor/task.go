@@ -65,8 +65,10 @@ func (e *engine) perform(ctx context.Context, tx *store.Tx, tasks []*task, caref
 // fit makes of an attempt's outcome what it is for the task: it may have waited before, or be the last one.
 func (t *task) fit(s *settlement, now time.Time) {
 	if s.attempt.held != "" {
-		s.postponed = true
-		s.retry.In, s.retry.Attempt = again(now.Sub(t.first)), max(t.number, 1)
+		s.postponed, s.retry.Attempt = true, max(t.number, 1)
+		if !t.first.IsZero() {
+			s.retry.In = again(now.Sub(t.first))
+		}
 	}
 	if t.final && !s.postponed && s.retry != nil {
 		s.retry, s.result.Outcome = nil, dead

@@ -153,6 +153,14 @@ func (b *Bench) Try(ctx context.Context, operation, source, id string) (*Trial, 
 	if t.Why = op.whyNot(ev); t.Why != "" { //nolint:contextcheck // an expression has a deadline of its own
 		return t, nil
 	}
+	never, err := neverRan(ctx, tx, op, []store.Key{key})
+	if err != nil {
+		return nil, err
+	}
+	if name := never[key]; name != "" {
+		t.Why = op.wrap("depends_on", fmt.Errorf("%s has not run for this event: replay it first", name)).Error()
+		return t, nil
+	}
 	t.Applies = true
 	return t, b.attempt(ctx, tx, op, ev, t)
 }
