@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
+.PHONY: help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -64,6 +64,12 @@ bench-processor: build ## measure the processor against one bare statement, Bent
 	bash scripts/parts.sh start "$$dir" kafka postgres >/dev/null; eval "$$(bash scripts/parts.sh env "$$dir")"; \
 	(cd processor/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./processor/bench; \
 	$$dir/bench -processor bin/catchment-processor -bento $$dir/bento -report docs/benchmarks.md $(FLAGS)
+
+bench-archiver: build ## measure the archiver against zstd and Bento, and look-ups with DuckDB; writes docs/benchmarks.md
+	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"; rm -rf "$$dir"' EXIT; readers=$$(bash scripts/readers.sh); \
+	bash scripts/parts.sh start "$$dir" kafka >/dev/null; eval "$$(bash scripts/parts.sh env "$$dir")"; \
+	(cd ingress/bench/bento && GOWORK=off go build -o $$dir/bento .); go build -o $$dir/bench ./archiver/bench; \
+	$$dir/bench -archiver bin/catchment-archiver -bento $$dir/bento -python $$readers/venv/bin/python -report docs/benchmarks.md $(FLAGS)
 
 bench-backlog: build ## measure the processor's memory on a backlog of a million events, and its tables; fails over 512 MiB
 	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"; rm -rf "$$dir"' EXIT; bash scripts/parts.sh start "$$dir" kafka postgres >/dev/null; \

@@ -23,10 +23,10 @@ import (
 // sources are those of most events, the others of one in three each.
 var sources = []string{"stripe", "github", "shopify"}
 
-// Records returns n records from offset 0 on, one a millisecond from from on. The same n and from give the same events, but
-// for their signatures.
-func Records(n int, from time.Time) ([]*kgo.Record, error) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same events each time
+// Records returns n records from offset first on, one a millisecond; that of offset 0 came at begin. The same first and begin
+// give the same events, but for their signatures.
+func Records(n, first int, begin time.Time) ([]*kgo.Record, error) {
+	random := rand.New(rand.NewPCG(1, uint64(first))) //nolint:gosec // the same events each time
 	makers := make([]*maker, len(sources))
 	for i, name := range sources {
 		p, ok := provider.ByName(name)
@@ -37,13 +37,14 @@ func Records(n int, from time.Time) ([]*kgo.Record, error) {
 	}
 	records := make([]*kgo.Record, n)
 	for i := range records {
-		at := from.Add(time.Duration(i) * time.Millisecond)
-		d, err := makers[i%len(makers)].delivery(random, i, at)
+		seq := first + i
+		at := begin.Add(time.Duration(seq) * time.Millisecond)
+		d, err := makers[seq%len(makers)].delivery(random, seq, at)
 		if err != nil {
 			return nil, err
 		}
 		records[i] = event.Encode(d)
-		records[i].Offset, records[i].Timestamp = int64(i), at
+		records[i].Offset, records[i].Timestamp = int64(seq), at
 	}
 	return records, nil
 }

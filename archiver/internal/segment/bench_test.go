@@ -22,7 +22,7 @@ const events = 25_000
 
 func benchmarkRecords(b *testing.B) (records []*kgo.Record, bytes int) {
 	b.Helper()
-	records, err := sample.Records(events, time.Unix(1_793_500_000, 0))
+	records, err := sample.Records(events, 0, time.Unix(1_793_500_000, 0))
 	require.NoError(b, err)
 	for _, r := range records {
 		r.Topic, r.Partition = partition.Topic, partition.Number
