@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 	"golang.org/x/mod/sumdb/note"
@@ -613,6 +614,23 @@ func TestOvertakenByRetentionHalts(t *testing.T) {
 	a.stop(r)
 	require.EqualValues(t, 10, r.archived())
 	require.EqualValues(t, 10, r.committed())
+}
+
+// What was fetched when Kafka's retention overtakes the partition is archived, for Kafka may not have it any more.
+func TestOvertakenKeepsWhatWasFetched(t *testing.T) {
+	r := newRig(t, 1)
+	r.cfg.Archiver.SegmentAge = time.Hour
+	a := r.start(nil)
+	r.produce(10)
+	fetched := func() bool {
+		parts := a.allPartitions()
+		return len(parts) == 1 && parts[0].open.Load() > 0
+	}
+	require.Eventually(t, fetched, patience, 10*time.Millisecond)
+	a.allPartitions()[0].c.fetchError(0, kerr.OffsetOutOfRange)
+	a.haltedWith(r, kerr.OffsetOutOfRange.Error())
+	require.Positive(t, r.archived())
+	a.stop(r)
 }
 
 func TestLogThatEndsBeforeTheArchiveHalts(t *testing.T) {

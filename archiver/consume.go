@@ -160,8 +160,10 @@ func (c *consumer) fetchError(number int32, err error) {
 	_, cut := errors.AsType[*kgo.ErrDataLoss](err)
 	_, huge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
 	switch {
-	case p != nil && (cut || huge || errors.Is(err, kerr.OffsetOutOfRange)):
+	case p != nil && cut:
 		p.halt(fmt.Errorf("%w: %w", chain.ErrConflict, err))
+	case p != nil && (huge || errors.Is(err, kerr.OffsetOutOfRange)):
+		p.finish(fmt.Errorf("%w: %w", chain.ErrConflict, err))
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
 		signal(c.look)
 	}

@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type partition struct {
 	queued int64     // bytes of the queue
 	since  time.Time // broker's timestamp of the first record that is not archived
 	reason error     // why it is halted
+	last   error     // why it takes no more records, and is halted when it has archived those it has
 
 	// Only the goroutine of run uses these, after locate.
 	tip     chain.Tip
@@ -112,7 +114,7 @@ func (p *partition) put(records []*kgo.Record) {
 	}
 	p.guard.Lock()
 	defer p.guard.Unlock()
-	if p.reason != nil {
+	if p.reason != nil || p.last != nil {
 		return
 	}
 	p.queue = append(p.queue, records...)
@@ -163,6 +165,9 @@ func (p *partition) end() {
 	for err == nil && p.builder != nil {
 		err = p.closeSegment("stop")
 	}
+	p.guard.Lock()
+	err = cmp.Or(err, p.last)
+	p.guard.Unlock()
 	if err != nil {
 		p.stop(err)
 	}
@@ -341,6 +346,15 @@ func (p *partition) halt(reason error) {
 		p.c.client.PauseFetchPartitions(map[string][]int32{p.c.topic: {p.number}})
 		p.log.Error("partition is halted: nothing of it is archived until this is resolved", slog.Any("error", reason))
 	}
+}
+
+// finish halts the partition after what was fetched of it is archived: Kafka may not have it any more.
+func (p *partition) finish(reason error) {
+	p.guard.Lock()
+	p.last = cmp.Or(p.last, reason)
+	p.guard.Unlock()
+	p.c.client.PauseFetchPartitions(map[string][]int32{p.c.topic: {p.number}})
+	p.drain()
 }
 
 // drain asks the goroutine to archive what it has and to end; done says when.
