@@ -191,6 +191,9 @@ func (r *Ring) unwrap(id ID, object []byte) (*dataKey, error) {
 // ErrNoRing says that a row is encrypted, and the configuration names no keys.
 var ErrNoRing = errors.New("the record is encrypted, and the configuration has no archive.encryption to read it with")
 
+// ErrAltered says that what a row holds is not what was encrypted.
+var ErrAltered = errors.New("the encrypted record was altered")
+
 // Unseal makes a row what it was before Seal; one that is plain stays so. The error is an *ErasedError when its key was
 // destroyed.
 func (r *Ring) Unseal(ctx context.Context, w *row.Row) error {
@@ -209,10 +212,10 @@ func (r *Ring) Unseal(ctx context.Context, w *row.Row) error {
 		return err
 	}
 	if err := w.Unseal(key); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrAltered, err)
 	}
 	if sha256.Sum256(w.Body) != w.BodySHA256 {
-		return fmt.Errorf("offset %d: the body does not have the digest that the row says", w.Offset)
+		return fmt.Errorf("%w: offset %d: the body does not have the digest that the row says", ErrAltered, w.Offset)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/url"
@@ -16,8 +17,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 const vault = `
@@ -215,4 +218,50 @@ func TestBackfillAcrossGap(t *testing.T) {
 	o.restart()
 	o.eventually(12, `SELECT count(*)::int FROM ledger`)
 	require.Equal(t, 12, o.count(`SELECT count(DISTINCT event_id)::int FROM ledger`))
+}
+
+// TestSealedArchiveByTool prints and proves what is encrypted: with its key as if it were not, and without it says why not.
+func TestSealedArchiveByTool(t *testing.T) {
+	o := newOffice(t)
+	o.stop()
+	signer, _, err := note.GenerateKey(nil, "example.com/archive")
+	require.NoError(t, err)
+	plain := fmt.Sprintf(vault, strings.Join(o.cluster.Brokers, `", "`), o.topic, o.archive, signer, t.TempDir(), stripeSecret)
+	encryption := fmt.Sprintf(`, encryption: {keys_url: "file://%s", master_key: %q}}`, t.TempDir(), base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	o.config = writeConfig(t, strings.Replace(plain, "}\nsources", encryption+"\nsources", 1))
+	o.delivered("shop", "stripe", "evt_1", "2026-q4", stripeSecret, octetBody)
+	o.delivered("code", "github", "g1", "2026-q4", "anything", `{"a":1}`)
+	o.archiveUntil(2)
+
+	outcomes := func() map[string]int {
+		var p struct {
+			Again struct{ Outcomes map[string]int } `json:"provider_signatures"`
+		}
+		o.run(0, &p, "archive", "verify", "--secrets")
+		return p.Again.Outcomes
+	}
+	code, stdout, stderr := tool(t, "archive", "cat", "evt_1", "--config", o.config)
+	require.Equal(t, 0, code, stderr)
+	require.Equal(t, octetBody, stdout)
+	require.Contains(t, o.run(0, nil, "archive", "cat", "evt_1", "--headers"), "stripe-signature: ")
+	require.Equal(t, map[string]int{"verified": 2}, outcomes())
+
+	cfg, err := settings.Load(o.config, settings.NeedArchive)
+	require.NoError(t, err)
+	ring, err := keys.Open(t.Context(), cfg.Archive)
+	require.NoError(t, err)
+	there, _, err := ring.List(t.Context(), "shop", time.Now().AddDate(0, 0, -1), time.Now().AddDate(0, 0, 1))
+	require.NoError(t, err)
+	for _, id := range there {
+		require.NoError(t, ring.Destroy(t.Context(), keys.Erasure{ID: id, At: time.Now(), Actor: "ann", Reason: "request 12"}))
+	}
+	require.Contains(t, o.run(1, nil, "archive", "cat", "evt_1"), "request 12")
+	require.Equal(t, map[string]int{"verified": 1, "erased": 1}, outcomes())
+
+	o.config = writeConfig(t, plain)
+	require.Contains(t, o.run(1, nil, "archive", "cat", "g1"), "no archive.encryption")
+	var one object
+	o.run(0, &one, "archive", "cat", "g1")
+	require.NotEmpty(t, one["body_key_id"])
+	require.Equal(t, map[string]int{"encrypted": 2}, outcomes())
 }

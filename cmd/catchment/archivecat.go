@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/run"
 )
 
@@ -29,7 +30,7 @@ func newArchiveCat(a *app) *cobra.Command {
 		Short: "Print an archived event's body, byte for byte",
 		Long: "Print the body of an event's first archived delivery to standard output, and nothing else. Where it was delivered several times,\n" +
 			"standard error says so: --all lists the deliveries, --delivery chooses one. --headers prints the request as it came, and\n" +
-			"--output json everything that is archived. An event of a delivery that carried several lies under the delivery's key, which\n" +
+			"--output json everything that is archived. What is encrypted is decrypted with archive.encryption. An event of a delivery that carried several lies under the delivery's key, which\n" +
 			"`catchment events show` tells.",
 		Example: "  catchment archive cat evt_1 >body.json\n  catchment archive cat evt_1 --headers | less",
 		Args:    exactly(1),
@@ -75,7 +76,11 @@ func (a *app) cat(ctx context.Context, id string, f catFlags) error {
 	if err != nil {
 		return err
 	}
-	_, store, err := a.openArchive(ctx)
+	cfg, store, err := a.openArchive(ctx)
+	if err != nil {
+		return err
+	}
+	ring, err := keys.Open(ctx, cfg.Archive)
 	if err != nil {
 		return err
 	}
@@ -90,6 +95,11 @@ func (a *app) cat(ctx context.Context, id string, f catFlags) error {
 		fmt.Fprintf(a.err, "catchment: a part of the archive could not be read, there may be more deliveries: %v\n", err)
 	}
 	if f.all {
+		for _, at := range found {
+			if err := ring.Unseal(ctx, at.Record); err != nil {
+				fmt.Fprintf(a.err, "catchment: delivery %s: %v\n", at.Record.DeliveryID, err)
+			}
+		}
 		return a.listDeliveries(found)
 	}
 	at, err := choose(found, id, f.delivery)
@@ -98,6 +108,12 @@ func (a *app) cat(ctx context.Context, id string, f catFlags) error {
 	}
 	if len(found) > 1 && f.delivery == "" {
 		fmt.Fprintf(a.err, "catchment: this is the first of %d deliveries: --all lists them, --delivery ID chooses one\n", len(found))
+	}
+	if err := ring.Unseal(ctx, at.Record); err != nil {
+		if a.output != "json" {
+			return fmt.Errorf("event %q: %w; --output json prints it as it is archived", id, err)
+		}
+		fmt.Fprintf(a.err, "catchment: printed as it is archived: %v\n", err)
 	}
 	return a.printDelivery(at, f.head)
 }
@@ -127,9 +143,6 @@ func choose(found []archive.Place, id, delivery string) (archive.Place, error) {
 func (a *app) printDelivery(at archive.Place, head bool) error {
 	if a.output == "json" {
 		return a.answer(viewOfPlace(at), nil)
-	}
-	if key := at.Record.BodyKeyID; key != "" {
-		return fmt.Errorf("the body is encrypted with key %q: --output json prints it as it is archived", key)
 	}
 	d, _ := at.Record.Delivery()
 	if head {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/ingress"
 	"github.com/catchment-dev/catchment/pkg/provider"
 )
@@ -23,7 +25,8 @@ const (
 	againNoSecret  = "no secret"         // the secret that had verified it is not configured any more
 	againNoSource  = "no source"         // nor is its source
 	againNoKey     = "no key"            // the scheme fetches keys, and --keys does not give this one
-	againEncrypted = "encrypted"         // the body is encrypted
+	againEncrypted = "encrypted"         // it cannot be decrypted: archive.encryption is not configured, or has not this key
+	againErased    = "erased"            // its key was destroyed
 	againBroken    = "source is wrong"   // the source's configuration is
 	againNothing   = "not a delivery"    // a record that is none, or a result
 	maxFaults      = 1000                // that are named
@@ -47,6 +50,7 @@ type reverifySource struct {
 type reverifier struct {
 	ctx    context.Context
 	bench  *bench
+	ring   *keys.Ring
 	strict bool
 
 	mu       sync.Mutex
@@ -61,7 +65,11 @@ func (a *app) newReverifier(ctx context.Context, f verifyFlags) (*reverifier, er
 	if err != nil {
 		return nil, err
 	}
-	return &reverifier{ctx: ctx, bench: b, strict: f.strict, counts: map[reverifySource]int64{}, reasons: map[reverifySource]string{}}, nil
+	ring, err := keys.Open(ctx, b.cfg.Archive)
+	if err != nil {
+		return nil, err
+	}
+	return &reverifier{ctx: ctx, bench: b, ring: ring, strict: f.strict, counts: map[reverifySource]int64{}, reasons: map[reverifySource]string{}}, nil
 }
 
 func (v *reverifier) visit(at archive.Place) error {
@@ -88,13 +96,20 @@ func (v *reverifier) visit(at archive.Place) error {
 	return v.ctx.Err()
 }
 
-func (v *reverifier) judge(w *archive.Record) (outcome, reason string) {
+func (v *reverifier) judge(sealed *archive.Record) (outcome, reason string) {
+	w := *sealed
+	switch err := v.ring.Unseal(v.ctx, &w); {
+	case err == nil:
+	case errors.As(err, new(*keys.ErasedError)):
+		return againErased, err.Error()
+	case errors.Is(err, keys.ErrAltered):
+		return againWrong, err.Error()
+	default:
+		return againEncrypted, err.Error()
+	}
 	d, ok := w.Delivery()
 	if !ok || w.IsControl() || w.Source == "" || w.DeliveryID == "" || w.Path == "" {
 		return againNothing, ""
-	}
-	if w.BodyKeyID != "" {
-		return againEncrypted, ""
 	}
 	j, err := v.judgeOf(w.Source)
 	if err != nil {
