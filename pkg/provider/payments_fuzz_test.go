@@ -83,6 +83,7 @@ func FuzzBraintreeXML(f *testing.F) {
 func FuzzPayPalHeaders(f *testing.F) {
 	f.Add("69cd13f0", "2026-11-23T11:59:59Z", paypalCertURL, "AAAA")
 	f.Add("a|b", "2026-11-23T11:59:59+01:00", "https://api.paypal.com@evil.example/", "AAAA")
+	f.Add("a", "0001-01-01T00:00:00Z", "https://api.paypal.com/@", "0000")
 	f.Add("a", "now", `https://api.paypal.com\@evil.example/`, "=")
 	f.Fuzz(func(t *testing.T, id, at, cert, signature string) {
 		p, err := parsePayPal(http.Header{

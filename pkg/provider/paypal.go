@@ -19,6 +19,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -127,12 +128,15 @@ func paypalURL(text string) (*url.URL, error) {
 	if err != nil || len(text) > 512 || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.String() != text {
 		return nil, errCertURL
 	}
-	for _, host := range paypalHosts {
-		if u.Host == host && strings.HasPrefix(u.Path, "/") {
-			return u, nil
-		}
+	if !slices.Contains(paypalHosts[:], u.Host) || !strings.HasPrefix(u.Path, "/") || strings.ContainsFunc(u.Path, notInCertPath) {
+		return nil, errCertURL
 	}
-	return nil, errCertURL
+	return u, nil
+}
+
+// notInCertPath says whether PayPal's certificates have no such rune in their paths.
+func notInCertPath(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-", r))
 }
 
 func (s *paypalScheme) verify(ctx context.Context, r *Request) (proof, error) {
