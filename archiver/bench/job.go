@@ -59,7 +59,7 @@ func (b *bench) jobs(ctx context.Context) ([]contestant, error) {
 }
 
 func (b *bench) produce(ctx context.Context, topic string) (raw int64, err error) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.o.brokers, ",")...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(5*time.Millisecond))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.o.brokers, ",")...), kgo.DefaultProduceTopic(topic), kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression())) // as the ingress writes
 	if err != nil {
 		return 0, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/catchment-dev/catchment/pkg/benchkit"
@@ -42,8 +43,8 @@ func (b *bench) markdown() string {
 		rule += " ---: |"
 	}
 	out.WriteString(rule + "\n")
-	for _, who := range []string{linesName, segmentName, recordsName, archiverName, bentoName, filteredName, plainName} {
-		if size, _, _ := b.spread(who, columns[2].of); size == 0 {
+	for _, who := range []string{linesName, segmentName, digestsName, recordsName, archiverName, bentoName, filteredName, plainName} {
+		if !slices.ContainsFunc(b.rows, func(f figures) bool { return f.contests == who }) {
 			continue // it had no turn
 		}
 		fmt.Fprintf(&out, "| %s |", who)
@@ -71,7 +72,10 @@ func (b *bench) ratios() map[string]float64 {
 			all[name] = math.Round(1000*o/t) / 1000
 		}
 	}
-	ratio("encode_cpu_vs_zstd", 0, segmentName, linesName)
+	ratio("segment_cpu_vs_zstd", 0, segmentName, linesName)
+	if lines := median(linesName, 0); lines > 0 {
+		all["encode_cpu_vs_zstd"] = math.Round(1000*(median(segmentName, 0)-median(digestsName, 0))/lines) / 1000
+	}
 	ratio("records_cpu_vs_zstd", 0, recordsName, linesName)
 	ratio("size_vs_zstd", 2, segmentName, linesName)
 	ratio("job_cpu_vs_bento", 0, archiverName, bentoName)

@@ -32,6 +32,7 @@ const (
 	catchmentName = "catchment"
 	publishedName = "catchment, publishing results"
 	statementName = "one statement"
+	lz4Name       = "one statement, LZ4"
 	perEventName  = "one event a transaction"
 	bentoName     = "bento"
 )
@@ -52,6 +53,12 @@ func (b *bench) contestants() []contestant {
 		}},
 		{statementName, func(ctx context.Context, _ *pgx.Conn, url string) (*row, error) {
 			return b.statement(ctx, url, statementName, len(b.deliveries), 1000, partitions)
+		}},
+		{lz4Name, func(ctx context.Context, db *pgx.Conn, url string) (*row, error) {
+			if _, err := db.Exec(ctx, `ALTER TABLE bare.bodies ALTER body SET COMPRESSION lz4, ALTER headers SET COMPRESSION lz4`); err != nil {
+				return nil, err
+			}
+			return b.statement(ctx, url, lz4Name, len(b.deliveries), 1000, partitions)
 		}},
 		{perEventName, func(ctx context.Context, _ *pgx.Conn, url string) (*row, error) {
 			return b.statement(ctx, url, perEventName, min(b.o.few, len(b.deliveries)), 1, 8)
