@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
@@ -59,15 +60,13 @@ type Service struct {
 
 // New returns the archiver of a configuration. It connects to nothing. The error is one of the configuration.
 func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
-	store, err := objstore.Open(context.Background(), cfg.Archive.URL)
+	store, err := archive.Open(context.Background(), cfg.Archive)
 	if err != nil {
-		return nil, fmt.Errorf("archive.url: %w", err)
+		return nil, err
 	}
-	var second objstore.Store
-	if cfg.Archive.CheckpointCopy != "" {
-		if second, err = objstore.Open(context.Background(), cfg.Archive.CheckpointCopy); err != nil {
-			return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
-		}
+	second, err := archive.OpenCopy(context.Background(), cfg.Archive)
+	if err != nil {
+		return nil, err
 	}
 	ring, err := keys.Open(context.Background(), cfg.Archive)
 	if err != nil {

@@ -286,9 +286,7 @@ type bounds struct{ start, end kadm.ListedOffsets }
 
 func (c *consumer) logBounds(ctx context.Context) (b bounds, err error) {
 	err = c.retry(ctx, "ask Kafka for the log's bounds", func() error {
-		if b.start, err = c.admin.ListStartOffsets(ctx, c.topic); err == nil {
-			b.end, err = c.admin.ListEndOffsets(ctx, c.topic)
-		}
+		b.start, b.end, err = kafka.LogBounds(ctx, c.admin, c.topic)
 		return errors.Join(err, b.start.Error(), b.end.Error())
 	})
 	return b, err

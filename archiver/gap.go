@@ -10,10 +10,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/archiver/internal/chain"
 	"github.com/catchment-dev/catchment/archiver/internal/checkpoint"
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
-	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -72,15 +72,13 @@ func Overtaken(ctx context.Context, cfg *settings.File, topic string, partition 
 }
 
 func openChain(ctx context.Context, cfg *settings.File) (*chain.Chain, error) {
-	store, err := objstore.Open(ctx, cfg.Archive.URL)
+	store, err := archive.Open(ctx, cfg.Archive)
 	if err != nil {
-		return nil, fmt.Errorf("archive.url: %w", err)
+		return nil, err
 	}
-	var second objstore.Store
-	if cfg.Archive.CheckpointCopy != "" {
-		if second, err = objstore.Open(ctx, cfg.Archive.CheckpointCopy); err != nil {
-			return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
-		}
+	second, err := archive.OpenCopy(ctx, cfg.Archive)
+	if err != nil {
+		return nil, err
 	}
 	key, err := checkpoint.NewKey(cfg.Archive.CheckpointKey.Reveal())
 	if err != nil {
@@ -94,8 +92,8 @@ func overtaken(ctx context.Context, c *chain.Chain, start int64) (*Loss, error) 
 	if err == nil && !begun {
 		err = fmt.Errorf("%w: its chain has not begun, and will begin where Kafka does", ErrNotOvertaken)
 	}
-	for found := true; err == nil && found && tip.Next < start; {
-		tip, found, err = c.Resume(ctx, tip, time.Now())
+	if err == nil {
+		tip, err = c.CatchUp(ctx, tip, start)
 	}
 	if err == nil && tip.Next >= start {
 		err = fmt.Errorf("%w: the archive goes on at offset %d, Kafka begins at %d", ErrNotOvertaken, tip.Next, start)

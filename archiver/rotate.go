@@ -89,8 +89,8 @@ func (p *partition) find(ctx context.Context, committed int64, b bounds) (chain.
 	if err == nil && !ok {
 		tip, err = p.chain.Begin(ctx, start.Offset)
 	}
-	for found := true; err == nil && found && tip.Next < start.Offset; {
-		tip, found, err = p.chain.Resume(ctx, tip, time.Now())
+	if err == nil {
+		tip, err = p.chain.CatchUp(ctx, tip, start.Offset)
 	}
 	switch {
 	case err != nil:

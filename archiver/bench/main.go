@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/catchment-dev/catchment/pkg/benchkit"
-	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 type options struct {
@@ -23,15 +22,7 @@ type options struct {
 	rounds, rows, events, found           int
 }
 
-func main() {
-	ctx, stop := run.Signals(context.Background())
-	err := command(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(run.ExitFailed)
-	}
-}
+func main() { os.Exit(benchkit.Main("bench", command)) }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
 	var o options

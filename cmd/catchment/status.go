@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
@@ -260,13 +261,9 @@ type positions struct {
 }
 
 func logBounds(ctx context.Context, adm *kadm.Client, topic string) (bounds, error) {
-	starts, err := adm.ListStartOffsets(ctx, topic)
+	starts, ends, err := kafka.LogBounds(ctx, adm, topic)
 	if err != nil {
-		return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, topic)
-	if err != nil {
-		return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
+		return nil, err
 	}
 	b := bounds{}
 	ends.Each(func(o kadm.ListedOffset) {

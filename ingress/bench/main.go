@@ -22,7 +22,6 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/benchkit"
 	"github.com/catchment-dev/catchment/pkg/kafka"
-	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -37,15 +36,7 @@ type options struct {
 	window, warm                 time.Duration
 }
 
-func main() {
-	ctx, stop := run.Signals(context.Background())
-	err := command(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(run.ExitFailed)
-	}
-}
+func main() { os.Exit(benchkit.Main("bench", command)) }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 4 && args[0] == "bare" {

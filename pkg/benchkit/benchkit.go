@@ -3,6 +3,7 @@
 package benchkit
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,7 +12,21 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/run"
 )
+
+// Main runs a benchmark program until it has ended or is interrupted, and returns its exit code.
+func Main(name string, command func(ctx context.Context, args []string, out io.Writer) error) int {
+	ctx, stop := run.Signals(context.Background())
+	err := command(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return run.ExitFailed
+	}
+	return run.ExitOK
+}
 
 // Tick is the unit of CPU times in /proc on Linux.
 const Tick = 10 * time.Millisecond

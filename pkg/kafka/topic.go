@@ -209,3 +209,15 @@ func TopicID(ctx context.Context, cl *kgo.Client, topic string) ([16]byte, error
 	}
 	return d.ID, nil
 }
+
+// LogBounds asks for the first offset of each of a topic's partitions, and for the one behind its last. A partition's own
+// error stands with its offset.
+func LogBounds(ctx context.Context, adm *kadm.Client, topic string) (starts, ends kadm.ListedOffsets, err error) {
+	if starts, err = adm.ListStartOffsets(ctx, topic); err == nil {
+		ends, err = adm.ListEndOffsets(ctx, topic)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
+	}
+	return starts, ends, nil
+}

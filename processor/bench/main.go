@@ -21,7 +21,6 @@ import (
 	"github.com/catchment-dev/catchment/pkg/benchkit"
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka"
-	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -32,15 +31,7 @@ type options struct {
 	only                           string
 }
 
-func main() {
-	ctx, stop := run.Signals(context.Background())
-	err := command(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(run.ExitFailed)
-	}
-}
+func main() { os.Exit(benchkit.Main("bench", command)) }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
 	var o options

@@ -224,6 +224,17 @@ func (c *Chain) Resume(ctx context.Context, tip Tip, now time.Time) (after Tip, 
 	return tip, false, nil
 }
 
+// CatchUp resumes until the tip is at the offset or behind it, or no further segment was stored without its checkpoint.
+func (c *Chain) CatchUp(ctx context.Context, tip Tip, offset int64) (Tip, error) {
+	for found := true; found && tip.Next < offset; {
+		var err error
+		if tip, found, err = c.Resume(ctx, tip, time.Now()); err != nil {
+			return tip, err
+		}
+	}
+	return tip, nil
+}
+
 // adopt reads the segment that stands at key, and makes sure that it is whole, follows the tip, and holds the same
 // records as own, which may be nil.
 func (c *Chain) adopt(ctx context.Context, tip Tip, key string, own *segment.Segment) (*segment.Segment, error) {

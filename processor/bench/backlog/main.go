@@ -21,7 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/benchkit"
 )
 
 type options struct {
@@ -31,15 +31,7 @@ type options struct {
 	patience                     time.Duration
 }
 
-func main() {
-	ctx, stop := run.Signals(context.Background())
-	err := command(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "backlog: %v\n", err)
-		os.Exit(run.ExitFailed)
-	}
-}
+func main() { os.Exit(benchkit.Main("backlog", command)) }
 
 func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	var o options

@@ -141,6 +141,17 @@ func (r *Rows[T]) Next(ctx context.Context) (row T, ok bool, err error) {
 	return row, true, nil
 }
 
+// Each calls f with all rows that are left.
+func (r *Rows[T]) Each(ctx context.Context, f func(row T)) error {
+	for {
+		row, ok, err := r.Next(ctx)
+		if err != nil || !ok {
+			return err
+		}
+		f(row)
+	}
+}
+
 // Traces reads the traces that were left at since or later, by topic ID, partition and offset.
 func (s *Snapshot) Traces(ctx context.Context, since time.Time) (*Rows[Trace], error) {
 	return openRows(ctx, s, func(row pgx.CollectableRow) (t Trace, err error) {

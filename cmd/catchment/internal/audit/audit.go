@@ -346,13 +346,7 @@ func (a *auditor) eachIdentity(ctx context.Context, f func(i *inspect.StoredIden
 	if err != nil {
 		return err
 	}
-	for {
-		i, ok, err := stored.Next(ctx)
-		if err != nil || !ok {
-			return err
-		}
-		f(&i, a.tally.mark(i.Source, i.ID, i.DeliveryID))
-	}
+	return stored.Each(ctx, func(i inspect.StoredIdentity) { f(&i, a.tally.mark(i.Source, i.ID, i.DeliveryID)) })
 }
 
 // strange reports an identity whose delivery was not read, unless it is known why it was not.
@@ -380,38 +374,27 @@ func (a *auditor) strange(ctx context.Context, i inspect.StoredIdentity) error {
 
 // letters finds operations that gave up without a dead letter, and dead letters of events that are not there.
 func (a *auditor) letters(ctx context.Context) error {
+	report := func(lost *inspect.Rows[inspect.LostLetter], f Fault) error {
+		return lost.Each(ctx, func(l inspect.LostLetter) {
+			f.Operation = l.Operation
+			a.odd++
+			a.faults.add(f.event(l.Source, l.ID))
+		})
+	}
 	lost, err := a.snap.WithoutLetter(ctx, a.from, a.to)
 	if err != nil {
 		return err
 	}
-	for {
-		l, ok, err := lost.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		f := Fault{Kind: MissingLetter, Operation: l.Operation, Found: "the operation's last attempt is dead, and there is no dead letter"}
-		a.odd++
-		a.faults.add(f.event(l.Source, l.ID))
+	if err := report(lost, Fault{Kind: MissingLetter, Found: "the operation's last attempt is dead, and there is no dead letter"}); err != nil {
+		return err
 	}
 	if a.cfg.Processor.IdentityRetention > 0 || !a.Since.IsZero() || !a.Until.IsZero() {
 		return nil
 	}
-	lost, err = a.snap.WithoutIdentity(ctx)
-	if err != nil {
+	if lost, err = a.snap.WithoutIdentity(ctx); err != nil {
 		return err
 	}
-	for {
-		l, ok, err := lost.Next(ctx)
-		if err != nil || !ok {
-			return err
-		}
-		f := Fault{Kind: InventedTrace, Operation: l.Operation, Found: "a dead letter of an event that has no identity"}
-		a.odd++
-		a.faults.add(f.event(l.Source, l.ID))
-	}
+	return report(lost, Fault{Kind: InventedTrace, Found: "a dead letter of an event that has no identity"})
 }
 
 func (a *auditor) result() *Report {

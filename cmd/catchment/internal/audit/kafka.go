@@ -31,13 +31,9 @@ func logs(ctx context.Context, cl *kgo.Client, topics []string) (map[archive.Par
 		if err != nil {
 			return nil, err
 		}
-		starts, err := adm.ListStartOffsets(ctx, topic)
+		starts, ends, err := kafka.LogBounds(ctx, adm, topic)
 		if err != nil {
-			return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
-		}
-		ends, err := adm.ListEndOffsets(ctx, topic)
-		if err != nil {
-			return nil, fmt.Errorf("offsets of topic %s: %w", topic, err)
+			return nil, err
 		}
 		for number, end := range ends[topic] {
 			start, ok := starts.Lookup(topic, number)
