@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +28,7 @@ import (
 type options struct {
 	brokers, database, processor string
 	events, partitions, size     int
-	bound                        int
+	bound, replicas              int
 	patience                     time.Duration
 }
 
@@ -42,6 +43,7 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs.IntVar(&o.events, "events", 1_000_000, "events in the topic")
 	fs.IntVar(&o.partitions, "partitions", 12, "partitions of the topic")
 	fs.IntVar(&o.size, "size", 2048, "bytes of a body")
+	fs.IntVar(&o.replicas, "replicas", 3, "replicas of the topic's partitions: 1 where the disk cannot hold three")
 	fs.IntVar(&o.bound, "bound", 512, "MiB that the processor may take")
 	fs.DurationVar(&o.patience, "patience", 2*time.Minute, "how long the processor may make no progress")
 	if err := fs.Parse(args); err != nil {
@@ -71,9 +73,9 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	defer cl.Close()
-	replicated, logAppend := "2", "LogAppendTime"
+	insync, logAppend := strconv.Itoa(max(1, o.replicas-1)), "LogAppendTime"
 	for _, topic := range []string{name, name + ".results"} {
-		if _, err := kadm.NewClient(cl).CreateTopic(ctx, int32(o.partitions), 3, map[string]*string{"min.insync.replicas": &replicated, "message.timestamp.type": &logAppend}, topic); err != nil {
+		if _, err := kadm.NewClient(cl).CreateTopic(ctx, int32(o.partitions), int16(o.replicas), map[string]*string{"min.insync.replicas": &insync, "message.timestamp.type": &logAppend}, topic); err != nil {
 			return fmt.Errorf("create topic: %w", err)
 		}
 		defer func() {
