@@ -59,6 +59,12 @@ func Main(args []string, stderr io.Writer, handlers ...Handler) int {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		return err
+	}, func(path string) (string, error) {
+		cfg, err := settings.Load(path, settings.NeedProcessor)
+		if err != nil {
+			return "", err
+		}
+		return cfg.Processor.OpsListen, nil
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
 	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -171,7 +172,7 @@ func (p *process) gone() bool {
 func (p *process) ready(t *testing.T) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		return p.gone() || ask(t.Context(), "http://"+p.ops+"/readyz").Healthy
+		return p.gone() || run.Ask(t.Context(), p.ops, false).Healthy
 	}, 60*time.Second, 50*time.Millisecond, "not ready")
 	require.False(t, p.gone(), "up has ended")
 }
@@ -268,7 +269,7 @@ func newLoad(t *testing.T, p *process, seed uint64) *load {
 	stripe, ok := provider.ByName("stripe")
 	require.True(t, ok)
 	return &load{
-		url: baseURL(cfg.Ingress.Listen) + "/webhooks/stripe", secret: cfg.Sources["stripe"].Secrets[0].Value.Reveal(),
+		url: run.BaseURL(cfg.Ingress.Listen) + "/webhooks/stripe", secret: cfg.Sources["stripe"].Secrets[0].Value.Reveal(),
 		provider: stripe, seed: seed, client: &http.Client{Timeout: 10 * time.Second},
 		sent: map[string][sha256.Size]byte{}, accepted: map[string]bool{},
 	}

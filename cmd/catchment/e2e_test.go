@@ -24,6 +24,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
 	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/s3test"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -116,7 +117,7 @@ func (d *deployment) stop(service string) {
 func (d *deployment) ready(service string) {
 	d.t.Helper()
 	ops := map[string]string{"ingress": d.cfg.Ingress.OpsListen, "processor": d.cfg.Processor.OpsListen, "archiver": d.cfg.Archiver.OpsListen}[service]
-	if !await(d.t, 60*time.Second, func() bool { return ask(d.t.Context(), "http://"+ops+"/readyz").Healthy }) {
+	if !await(d.t, 60*time.Second, func() bool { return run.Ask(d.t.Context(), ops, false).Healthy }) {
 		log, _ := os.ReadFile(filepath.Join(d.bin, service+".log"))
 		d.t.Fatalf("%s is not ready\n%s", service, log)
 	}
@@ -153,7 +154,7 @@ func (d *deployment) send(from, n int) (sent map[string][]byte) {
 	d.t.Helper()
 	stripe, ok := provider.ByName("stripe")
 	require.True(d.t, ok)
-	l := &load{url: baseURL(d.cfg.Ingress.Listen) + "/webhooks/stripe", secret: e2eSecret, provider: stripe, client: &http.Client{Timeout: 10 * time.Second}, accepted: map[string]bool{}}
+	l := &load{url: run.BaseURL(d.cfg.Ingress.Listen) + "/webhooks/stripe", secret: e2eSecret, provider: stripe, client: &http.Client{Timeout: 10 * time.Second}, accepted: map[string]bool{}}
 	sent = map[string][]byte{}
 	for seq := from; seq < from+n; seq++ {
 		s := stripe.Sample(rand.New(rand.NewPCG(3, uint64(seq))), provider.SampleInput{Seq: seq, Now: time.Now()})

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,13 +11,6 @@ import (
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
-
-// health is the answer of a service's operations listener.
-type health struct {
-	URL     string `json:"url"`
-	Healthy bool   `json:"healthy"`
-	Detail  string `json:"detail"`
-}
 
 func newHealthcheck(a *app) *cobra.Command {
 	var name string
@@ -36,13 +26,9 @@ func newHealthcheck(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := "/readyz"
-			if live {
-				path = "/livez"
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			h := ask(ctx, baseURL(address)+path)
+			h := run.Ask(ctx, address, live)
 			if err := a.answer(h, func(w io.Writer) { line(w, h.URL, h.Detail) }); err != nil {
 				return err
 			}
@@ -70,30 +56,4 @@ func (a *app) opsAddress(name string) (string, error) {
 		return "", err
 	}
 	return map[string]string{"ingress": cfg.Ingress.OpsListen, "processor": cfg.Processor.OpsListen, "archiver": cfg.Archiver.OpsListen}[name], nil
-}
-
-// ask gets a health path.
-func ask(ctx context.Context, url string) health {
-	h := health{URL: url}
-	body, status, err := get(ctx, url, 4<<10)
-	if err != nil {
-		h.Detail = "no answer: " + err.Error()
-		return h
-	}
-	h.Healthy, h.Detail = status == http.StatusOK, strings.TrimSpace(string(body))
-	return h
-}
-
-// get reads at most limit bytes of a URL.
-func get(ctx context.Context, url string, limit int64) (body []byte, status int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return nil, 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, 0, err
-	}
-	body, err = io.ReadAll(io.LimitReader(resp.Body, limit))
-	return body, resp.StatusCode, errors.Join(err, resp.Body.Close())
 }

@@ -267,21 +267,9 @@ func firstSecret(cfg *settings.File, s settings.Source) (string, error) {
 	return "", errors.New("there is none that is valid now: give one with --secret")
 }
 
-// baseURL is how to reach a listening address from this machine.
-func baseURL(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return "http://" + listen
-	}
-	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
-		host = "127.0.0.1"
-	}
-	return "http://" + net.JoinHostPort(host, port)
-}
-
 // webhooksURL is what a source's name is appended to, to reach it from this machine.
 func webhooksURL(cfg *settings.File) string {
-	base := baseURL(cfg.Ingress.Listen)
+	base := run.BaseURL(cfg.Ingress.Listen)
 	if cfg.Ingress.TLS != nil {
 		base = "https" + strings.TrimPrefix(base, "http")
 	}

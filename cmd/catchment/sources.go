@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/catchment-dev/catchment/ingress"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
@@ -122,16 +123,16 @@ func shownMoment(m *ingress.Moment) (at, reason string) {
 func requestHistories(ctx context.Context, opsListen string) (map[string]ingress.SourceHistory, error) {
 	ctx, cancel := context.WithTimeout(ctx, opsTimeout)
 	defer cancel()
-	body, status, err := get(ctx, baseURL(opsListen)+"/sources", metricsLimit)
+	body, status, err := run.Get(ctx, run.BaseURL(opsListen)+"/sources", metricsLimit)
 	if err != nil {
 		return nil, err
 	}
 	if status != 200 {
-		return nil, fmt.Errorf("%s/sources answers %d", baseURL(opsListen), status)
+		return nil, fmt.Errorf("%s/sources answers %d", run.BaseURL(opsListen), status)
 	}
 	var list []ingress.SourceHistory
 	if err := json.Unmarshal(body, &list); err != nil {
-		return nil, fmt.Errorf("read %s/sources: %w", baseURL(opsListen), err)
+		return nil, fmt.Errorf("read %s/sources: %w", run.BaseURL(opsListen), err)
 	}
 	histories := make(map[string]ingress.SourceHistory, len(list))
 	for _, h := range list {
@@ -180,12 +181,12 @@ func requestOutcomes(ctx context.Context, opsListen string) (map[string]map[stri
 func scrape(ctx context.Context, opsListen string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, opsTimeout)
 	defer cancel()
-	body, status, err := get(ctx, baseURL(opsListen)+"/metrics", metricsLimit)
+	body, status, err := run.Get(ctx, run.BaseURL(opsListen)+"/metrics", metricsLimit)
 	if err != nil {
 		return nil, err
 	}
 	if status != 200 {
-		return nil, fmt.Errorf("%s/metrics answers %d", baseURL(opsListen), status)
+		return nil, fmt.Errorf("%s/metrics answers %d", run.BaseURL(opsListen), status)
 	}
 	return body, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
@@ -77,7 +78,7 @@ func serviceChecks(ctx context.Context, cfg *settings.File) []check {
 	var checks []check
 	for _, s := range services {
 		ctx, cancel := context.WithTimeout(ctx, opsTimeout)
-		h := ask(ctx, baseURL(s.address)+"/readyz")
+		h := run.Ask(ctx, s.address, false)
 		cancel()
 		c := check{Name: s.name, State: fine, Text: "ready"}
 		switch {

@@ -19,6 +19,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/sender"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -100,7 +101,7 @@ func TestUp(t *testing.T) {
 	t.Run("is ready and counts", func(t *testing.T) {
 		code, stdout, stderr := tool(t, "healthcheck", "--config", r.config)
 		require.Equal(t, 0, code, stdout+stderr)
-		body, status, err := get(t.Context(), "http://"+o.opsListen+"/metrics", 1<<20)
+		body, status, err := run.Get(t.Context(), "http://"+o.opsListen+"/metrics", 1<<20)
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, string(body), "catchment_build_info")

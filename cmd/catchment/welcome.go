@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -20,7 +21,7 @@ func (n *node) welcome() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nCatchment is up.\n\n")
 	fmt.Fprintf(&b, "  webhooks       %s{%s}\n", webhooksURL(c), strings.Join(names, ","))
-	fmt.Fprintf(&b, "  health         %s/readyz, /livez, /metrics\n", baseURL(c.Ingress.OpsListen))
+	fmt.Fprintf(&b, "  health         %s/readyz, /livez, /metrics\n", run.BaseURL(c.Ingress.OpsListen))
 	fmt.Fprintf(&b, "  configuration  %s\n", filepath.Join(n.dir, devconf.File))
 	fmt.Fprintf(&b, "  Kafka          %s, topic %s\n", strings.Join(c.Kafka.Brokers, ","), c.Kafka.Topic)
 	fmt.Fprintf(&b, "  archive        %s\n", c.Archive.URL)

@@ -45,21 +45,18 @@ var ErrUsage = errors.New("usage")
 var Version = "dev"
 
 // Main is the main function of a service: it takes --config and --version, runs until SIGINT or SIGTERM, and
-// returns the exit code. A second signal ends the process at once.
-func Main(name string, args []string, stderr io.Writer, f func(ctx context.Context, configPath string) error) int {
+// returns the exit code. A second signal ends the process at once. With `healthcheck` as the first argument it asks the
+// service that runs beside it, whose operations listener has the address that ops reads from the configuration.
+func Main(name string, args []string, stderr io.Writer, f func(ctx context.Context, configPath string) error, ops func(configPath string) (string, error)) int {
+	if len(args) > 0 && args[0] == "healthcheck" {
+		return healthcheck(name, args[1:], stderr, ops)
+	}
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	path := fs.String("config", "catchment.yaml", "configuration `file`")
+	path := configFlag(fs)
 	version := fs.Bool("version", false, "print the version and exit")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return ExitOK
-		}
-		return ExitUsage
-	}
-	if fs.NArg() > 0 {
-		fmt.Fprintf(stderr, "%s: expected no arguments, found %q\n", name, fs.Args())
-		return ExitUsage
+	if code, ok := parse(fs, args, stderr); !ok {
+		return code
 	}
 	if *version {
 		fmt.Fprintf(stderr, "%s %s\n", name, Version)
@@ -79,6 +76,25 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 		return ExitUsage
 	}
 	return ExitFailed
+}
+
+func configFlag(fs *flag.FlagSet) *string {
+	return fs.String("config", "catchment.yaml", "configuration `file`")
+}
+
+// parse takes flags alone; when not ok, the program ends with code.
+func parse(fs *flag.FlagSet, args []string, stderr io.Writer) (code int, ok bool) {
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return ExitOK, false
+		}
+		return ExitUsage, false
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s: expected no arguments, found %q\n", fs.Name(), fs.Args())
+		return ExitUsage, false
+	}
+	return ExitOK, true
 }
 
 // Signals returns a context that ends at the first SIGINT, SIGTERM or one of more. After it the signals have their

@@ -111,7 +111,7 @@ func TestMainExitCodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			got := ""
-			code := Main("svc", c.args, &out, func(_ context.Context, path string) error { got = path; return c.err })
+			code := Main("svc", c.args, &out, func(_ context.Context, path string) error { got = path; return c.err }, nil)
 			require.Equal(t, c.code, code)
 			require.Contains(t, out.String(), c.text)
 			if c.args == nil {
@@ -147,7 +147,7 @@ func TestHangupReloadsAndDoesNotEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
 	go func() {
-		code <- Main("svc", nil, &bytes.Buffer{}, func(context.Context, string) error { return Group(ctx, r) })
+		code <- Main("svc", nil, &bytes.Buffer{}, func(context.Context, string) error { return Group(ctx, r) }, nil)
 	}()
 	for seen := 0; seen < 2; {
 		require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))

@@ -27,6 +27,12 @@ func main() {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		return telemetry.Serve(ctx, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
+	}, func(path string) (string, error) {
+		cfg, err := settings.Load(path, settings.NeedArchiver)
+		if err != nil {
+			return "", err
+		}
+		return cfg.Archiver.OpsListen, nil
 	}))
 }
 

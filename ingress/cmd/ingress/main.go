@@ -27,6 +27,12 @@ func main() {
 			return err
 		}
 		return telemetry.Serve(ctx, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
+	}, func(path string) (string, error) {
+		cfg, err := settings.Load(path, settings.NeedIngress)
+		if err != nil {
+			return "", err
+		}
+		return cfg.Ingress.OpsListen, nil
 	})
 	runtime.KeepAlive(ballast)
 	os.Exit(code)
