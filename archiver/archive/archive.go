@@ -59,6 +59,33 @@ func Open(ctx context.Context, a settings.Archive) (Store, error) {
 	return s, nil
 }
 
+// Ensure makes the place of the archive, and that of the second checkpoints where there is one, if it does not exist yet,
+// and proves that each takes an object only once. It returns the URLs of what it made. The error says so of a
+// store that replaces objects.
+func Ensure(ctx context.Context, a settings.Archive) (made []string, err error) {
+	places := []struct{ key, url string }{{"archive.url", a.URL}, {"archive.checkpoint_copy", a.CheckpointCopy}}
+	for _, p := range places {
+		if p.url == "" {
+			continue
+		}
+		s, err := objstore.OpenForgetful(ctx, p.url)
+		if err != nil {
+			return made, fmt.Errorf("%s: %w", p.key, err)
+		}
+		created, err := s.Make(ctx)
+		if err == nil {
+			err = objstore.Probe(ctx, s)
+		}
+		if err != nil {
+			return made, fmt.Errorf("%s: %w", p.key, err)
+		}
+		if created {
+			made = append(made, p.url)
+		}
+	}
+	return made, nil
+}
+
 // OpenCopy returns the second place of the archive's checkpoints, or nil when there is none. It does not connect.
 func OpenCopy(ctx context.Context, a settings.Archive) (Store, error) {
 	if a.CheckpointCopy == "" {

@@ -20,7 +20,7 @@ import (
 )
 
 func newArchive(a *app) *cobra.Command {
-	return group("archive", "Prove, list and read the archive", newArchiveVerify(a), newArchiveList(a), newArchiveCat(a), newArchiveGap(a))
+	return group("archive", "Make, prove, list and read the archive", newArchiveEnsure(a), newArchiveVerify(a), newArchiveList(a), newArchiveCat(a), newArchiveGap(a))
 }
 
 // openArchive loads the configuration and opens the store.
@@ -31,6 +31,41 @@ func (a *app) openArchive(ctx context.Context, need ...settings.Section) (*setti
 	}
 	s, err := archive.Open(ctx, cfg.Archive)
 	return cfg, s, err
+}
+
+// ensureView is what `archive ensure` answers.
+type ensureView struct {
+	Archive string   `json:"archive"`
+	Made    []string `json:"made"`
+}
+
+func newArchiveEnsure(a *app) *cobra.Command {
+	var patience time.Duration
+	c := &cobra.Command{
+		Use:   "ensure",
+		Short: "Make the archive's bucket or folder when it does not exist, and prove that it takes an object only once",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.load(settings.NeedArchive)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+			defer cancel()
+			made, err := archive.Ensure(ctx, cfg.Archive)
+			if err != nil {
+				return err
+			}
+			return a.answer(ensureView{cfg.Archive.URL, append([]string{}, made...)}, func(w io.Writer) {
+				for _, url := range made {
+					line(w, "made", url)
+				}
+				line(w, "archive", cfg.Archive.URL+" takes an object only once")
+			})
+		},
+	}
+	c.Flags().DurationVar(&patience, "timeout", time.Minute, "how long to wait for the store")
+	return c
 }
 
 // verifyFlags are what `archive verify` looks at.

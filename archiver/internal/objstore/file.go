@@ -36,6 +36,14 @@ func openFile(u *url.URL) (Forgetful, error) {
 	return s, nil
 }
 
+// Make makes the folder. One that is there already is left as it is.
+func (s *fileStore) Make(context.Context) (made bool, err error) {
+	if _, err := os.Stat(s.root); err == nil {
+		return false, nil
+	}
+	return true, s.makeFolder(s.root)
+}
+
 // Create writes a temporary file, makes it durable and links it to its name, which fails if the name is taken.
 func (s *fileStore) Create(ctx context.Context, key string, body []byte) (err error) {
 	if err := ctx.Err(); err != nil {

@@ -41,6 +41,8 @@ type Forgetful interface {
 	Store
 	// Delete removes an object. One that is not there is no error.
 	Delete(ctx context.Context, key string) error
+	// Make makes the bucket or folder where there is none yet, and says whether it did.
+	Make(ctx context.Context) (made bool, err error)
 	// KeepsVersions says whether the store keeps objects that were deleted.
 	KeepsVersions(ctx context.Context) (bool, error)
 }

@@ -221,3 +221,29 @@ func (s *s3Store) KeepsVersions(ctx context.Context) (bool, error) {
 	}
 	return out.Status != "", nil
 }
+
+// Make makes the bucket. One that is there already is left as it is.
+func (s *s3Store) Make(ctx context.Context) (made bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	_, err = s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); err == nil || !ok || r.HTTPStatusCode() != http.StatusNotFound {
+		return false, s.bucketError(err)
+	}
+	in := &s3.CreateBucketInput{Bucket: &s.bucket}
+	if region := s.client.Options().Region; region != "us-east-1" { // which is the one that must not be named
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
+	}
+	_, err = s.client.CreateBucket(ctx, in)
+	if _, ours := errors.AsType[*types.BucketAlreadyOwnedByYou](err); ours { // somebody was faster
+		return false, nil
+	}
+	return err == nil, s.bucketError(err)
+}
+
+func (s *s3Store) bucketError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("bucket %s: %w", s.bucket, err)
+}
