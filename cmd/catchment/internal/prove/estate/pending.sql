@@ -1,0 +1,1 @@
+SELECT (SELECT count(*) FROM catchment.outbox) + (SELECT count(*) FROM catchment.retries)

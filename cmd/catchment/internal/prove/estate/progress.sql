@@ -1,0 +1,1 @@
+SELECT partition, next_offset FROM catchment.progress WHERE topic = $1
