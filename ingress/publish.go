@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,9 +100,12 @@ type wait struct {
 
 	part    *slot
 	start   time.Time
-	id      string
+	called  called
 	release func(acknowledged bool)
 }
+
+// called is what a log calls a delivery.
+type called struct{ source, event, delivery string }
 
 func (p *publisher) newWait() any {
 	w := &wait{ended: make(chan error, 2)}
@@ -109,12 +114,19 @@ func (p *publisher) newWait() any {
 	w.answered = func(r *kgo.Record, err error) {
 		w.part.answered(r, w.start.Sub(processStart), err)
 		if err == nil && p.log.Enabled(context.Background(), slog.LevelDebug) {
-			p.log.Debug("acknowledged", slog.String("delivery_id", w.id), slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset))
+			p.logAcknowledged(w.called, r)
 		}
 		w.release(err == nil) // from here on the record may be another's
 		w.ended <- err        // never blocks, also when nobody waits any more
 	}
 	return w
+}
+
+// logAcknowledged says where a delivery lies, for whoever wants to hold the log against Kafka (docs/reliability.md).
+func (p *publisher) logAcknowledged(n called, r *kgo.Record) {
+	sum := sha256.Sum256(r.Value)
+	p.log.Debug("acknowledged", slog.String("source", n.source), slog.String("event_id", n.event), slog.String("delivery_id", n.delivery),
+		slog.Any("partition", r.Partition), slog.Int64("offset", r.Offset), slog.String("body_sha256", hex.EncodeToString(sum[:])))
 }
 
 // publish returns nil once Kafka has acknowledged d with acks=all, errDeadline at the deadline, errFull when
@@ -134,7 +146,7 @@ func (p *publisher) publish(d *event.Delivery, e *event.Encoder, atOnce bool, de
 	}
 	w := p.waits.Get().(*wait)
 	start := time.Now()
-	w.part, w.start, w.id, w.release = part, start, d.DeliveryID, release
+	w.part, w.start, w.called, w.release = part, start, called{d.Source, d.ID, d.DeliveryID}, release
 	cl.TryProduce(context.Background(), record, w.answered)
 	w.late.Reset(deadline.Sub(start))
 	err := <-w.ended
@@ -142,7 +154,7 @@ func (p *publisher) publish(d *event.Delivery, e *event.Encoder, atOnce bool, de
 		return err
 	}
 	if w.late.Stop() {
-		w.part, w.release = nil, nil
+		w.part, w.called, w.release = nil, called{}, nil
 		p.waits.Put(w) // only now is it sure that nothing more comes
 	}
 	switch {

@@ -1,0 +1,94 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/folder"
+)
+
+// postgres dumps Catchment's published relations and the workload's tables, all of one moment.
+func postgres(ctx context.Context, o Options) error {
+	conn, err := pgx.Connect(ctx, o.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	for _, dump := range []func() error{
+		func() error {
+			return write[folder.Identity](ctx, tx, o.Dir, folder.IdentitiesFile, `SELECT source, event_id AS id, delivery_id::text AS delivery FROM catchment.identities`)
+		},
+		func() error {
+			return write[folder.Event](ctx, tx, o.Dir, folder.EventsFile, `SELECT source, event_id AS id, status, delivery_id::text AS delivery,
+				encode(sha256(body), 'hex') AS sha256, replace(topic_id::text, '-', '') AS topic_id, partition, "offset", deliveries FROM catchment.events`)
+		},
+		func() error {
+			return write[folder.Result](ctx, tx, o.Dir, folder.ResultsFile, `SELECT source, event_id AS id, operation,
+				(array_agg(outcome ORDER BY attempt DESC, started_at DESC))[1] AS outcome,
+				count(*) FILTER (WHERE outcome = 'succeeded')::integer AS succeeded
+				FROM catchment.results GROUP BY source, event_id, operation`)
+		},
+		func() error {
+			return write[folder.Conflict](ctx, tx, o.Dir, folder.ConflictsFile, `SELECT source, event_id AS id, delivery_id::text AS delivery,
+				encode(sha256(body), 'hex') AS sha256 FROM catchment.conflicts`)
+		},
+		func() error {
+			return write[folder.Letter](ctx, tx, o.Dir, folder.LettersFile, `SELECT coalesce(source, '') AS source, coalesce(event_id, '') AS id,
+				coalesce(operation, '') AS operation, reason, partition, "offset" FROM catchment.dead_letters`)
+		},
+		func() error {
+			return write[folder.Progress](ctx, tx, o.Dir, folder.ProgressFile, `SELECT topic, replace(topic_id::text, '-', '') AS topic_id, partition,
+				next_offset AS next FROM catchment.progress`)
+		},
+		func() error {
+			return write[folder.Effect](ctx, tx, o.Dir, folder.LedgerFile, `SELECT source, event_id AS id, entity, coalesce(delivery_id::text, '') AS delivery FROM prove_ledger`)
+		},
+		func() error {
+			return write[folder.Counter](ctx, tx, o.Dir, folder.CountersFile, `SELECT entity, n FROM prove_counters`)
+		},
+		func() error {
+			return write[folder.State](ctx, tx, o.Dir, folder.StateFile, `SELECT 0::bigint AS number, entity, version, event_id AS id FROM prove_state`)
+		},
+		func() error {
+			return write[folder.State](ctx, tx, o.Dir, folder.HistoryFile, `SELECT number, entity, version, event_id AS id FROM prove_history ORDER BY number`)
+		},
+	} {
+		if err := dump(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write dumps what a query finds, a row at a time. Its columns are called as the fields of T are.
+func write[T any](ctx context.Context, tx pgx.Tx, dir, name, query string) error {
+	rows, err := tx.Query(ctx, query)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer rows.Close()
+	return folder.WriteAll(dir, name, each[T](rows))
+}
+
+func each[T any](rows pgx.Rows) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for rows.Next() {
+			row, err := pgx.RowToStructByNameLax[T](rows)
+			if !yield(row, err) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			var none T
+			yield(none, err)
+		}
+	}
+}
