@@ -2,6 +2,7 @@ package processor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,8 @@ type item struct {
 	err     error  // why the record is no event
 	reason  string // of the dead letter
 	skip    bool   // a control record
+
+	plan *intents // what the operations will do for the event; nil: not asked yet
 }
 
 func (it *item) key() store.Key { return store.Key{Source: it.ev.Source, ID: it.ev.ID} }
@@ -93,8 +96,11 @@ type batch struct {
 	writes store.Writes
 	sum    *summary
 	plans  []*attempt
-	states map[store.Key]string // of the events with operations
-	notes  map[store.Key]string
+	heads  []int    // the first item of each distinct event, sorted by its key
+	head   []int    // by item: the place of its event in heads; -1: it holds none
+	fresh  []bool   // by place in heads: the event was not known
+	news   []int    // the first items of the new events, in the log's order
+	states []string // by item: the worst outcome of the event's operations; empty: it has none
 }
 
 // next is the position after the batch.
@@ -126,18 +132,15 @@ func (b *batch) commit(ctx context.Context) error {
 
 // within does the batch's work in a transaction.
 func (b *batch) within(ctx context.Context, tx *store.Tx) error {
-	b.tx, b.sum, b.writes, b.plans = tx, newSummary(), store.Writes{}, nil
-	b.states, b.notes = map[store.Key]string{}, map[store.Key]string{}
-	first, ids := b.identities()
-	fresh, err := b.enter(ctx, ids)
-	if err != nil {
+	b.tx, b.sum, b.writes, b.plans, b.states = tx, newSummary(), store.Writes{}, nil, make([]string, len(b.items))
+	if err := b.enter(ctx); err != nil {
 		return err
 	}
-	if err := b.repeats(ctx, first, fresh); err != nil {
+	if err := b.repeats(ctx); err != nil {
 		return err
 	}
-	b.planAll(first, fresh) //nolint:contextcheck // an expression has a deadline of its own
-	events := b.events(first, fresh)
+	b.planAll() //nolint:contextcheck // an expression has a deadline of its own
+	events := b.events()
 	held, err := tx.Hold(ctx, events, wanted(b.plans))
 	if err != nil {
 		return err
@@ -154,61 +157,89 @@ func (b *batch) within(ctx context.Context, tx *store.Tx) error {
 	return tx.Write(ctx, &b.writes, b.part, b.owner, b.next())
 }
 
-func (b *batch) enter(ctx context.Context, ids []store.Identity) (map[store.Key]bool, error) {
-	if b.free {
-		return b.tx.EnterFree(ctx, ids)
+// enter stores the identities of the batch's distinct events, and finds which of these are new.
+func (b *batch) enter(ctx context.Context) (err error) {
+	b.sortEvents()
+	ids := make([]store.Identity, len(b.heads))
+	for n, i := range b.heads {
+		it := &b.items[i]
+		ids[n] = store.Identity{Key: it.key(), SHA256: it.digest, DeliveryID: it.ev.DeliveryID}
 	}
-	return b.tx.Enter(ctx, b.part, b.owner, b.expected, ids)
+	if b.free {
+		b.fresh, err = b.tx.EnterFree(ctx, ids)
+	} else {
+		b.fresh, err = b.tx.Enter(ctx, b.part, b.owner, b.expected, ids)
+	}
+	if err != nil {
+		return err
+	}
+	b.news = b.news[:0]
+	for i := range b.items {
+		if b.isNew(i) {
+			b.news = append(b.news, i)
+		}
+	}
+	return nil
 }
 
-// identities lists the batch's distinct events, sorted, and the first item of each.
-func (b *batch) identities() (map[store.Key]int, []store.Identity) {
-	first := make(map[store.Key]int, len(b.items))
-	ids := make([]store.Identity, 0, len(b.items))
+// sortEvents finds the distinct events and the first item of each.
+func (b *batch) sortEvents() {
+	b.head, b.heads = make([]int, len(b.items)), make([]int, 0, len(b.items))
 	for i := range b.items {
-		it := &b.items[i]
-		if it.ev == nil {
-			continue
-		}
-		k := it.key()
-		if _, ok := first[k]; !ok {
-			first[k] = i
-			ids = append(ids, store.Identity{Key: k, SHA256: it.digest, DeliveryID: it.ev.DeliveryID})
+		if b.head[i] = -1; b.items[i].ev != nil {
+			b.heads = append(b.heads, i)
 		}
 	}
-	slices.SortFunc(ids, func(a, b store.Identity) int { return a.Key.Compare(b.Key) })
-	return first, ids
+	slices.SortFunc(b.heads, func(i, j int) int {
+		return cmp.Or(b.items[i].key().Compare(b.items[j].key()), i-j)
+	})
+	n := 0
+	for _, i := range b.heads {
+		if n == 0 || b.items[b.heads[n-1]].key() != b.items[i].key() {
+			b.heads[n] = i
+			n++
+		}
+		b.head[i] = n - 1
+	}
+	b.heads = b.heads[:n]
+}
+
+// isNew says whether an item is the first of an event that was not known.
+func (b *batch) isNew(i int) bool {
+	n := b.head[i]
+	return n >= 0 && b.fresh[n] && b.heads[n] == i
 }
 
 // repeats sorts further deliveries of known events into duplicates and conflicts.
-func (b *batch) repeats(ctx context.Context, first map[store.Key]int, fresh map[store.Key]bool) error {
+func (b *batch) repeats(ctx context.Context) error {
 	var stale []store.Key
-	for k := range first {
-		if !fresh[k] {
-			stale = append(stale, k)
+	for n, i := range b.heads {
+		if !b.fresh[n] {
+			stale = append(stale, b.items[i].key())
 		}
 	}
 	var known map[store.Key]store.Identity
 	if len(stale) > 0 {
-		slices.SortFunc(stale, store.Key.Compare)
 		var err error
 		if known, err = b.tx.Known(ctx, stale); err != nil {
 			return err
 		}
 	}
-	again := map[store.Key]bool{}
+	again := map[int]bool{}
 	for i := range b.items {
-		it := &b.items[i]
-		if it.ev == nil || fresh[it.key()] && first[it.key()] == i {
+		it, n := &b.items[i], b.head[i]
+		if n < 0 || b.isNew(i) {
 			continue
 		}
-		digest := b.items[first[it.key()]].digest
-		if id, ok := known[it.key()]; ok {
-			if id.DeliveryID == it.ev.DeliveryID && !again[it.key()] {
-				again[it.key()] = true
-				continue // the same record, read again; a further event of its ID in it is a repetition
+		digest := b.items[b.heads[n]].digest
+		if !b.fresh[n] {
+			if id, ok := known[it.key()]; ok {
+				if id.DeliveryID == it.ev.DeliveryID && !again[n] {
+					again[n] = true
+					continue // the same record, read again; a further event of its ID in it is a repetition
+				}
+				digest = id.SHA256
 			}
-			digest = id.SHA256
 		}
 		r := store.Repeat{Event: it.ev, SHA256: it.digest, Conflict: !bytes.Equal(digest, it.digest)}
 		b.writes.Repeats = append(b.writes.Repeats, r)
@@ -217,32 +248,29 @@ func (b *batch) repeats(ctx context.Context, first map[store.Key]int, fresh map[
 	return nil
 }
 
-// planAll evaluates the expressions of the operations that the new events match.
-func (b *batch) planAll(first map[store.Key]int, fresh map[store.Key]bool) {
-	for i := range b.items {
+// planAll lists the attempts of the operations that the new events match.
+func (b *batch) planAll() {
+	holds := make([]string, len(b.eng.ops))
+	for _, op := range b.eng.ops {
+		holds[op.index] = b.eng.holds(op)
+	}
+	b.plans = make([]*attempt, 0, len(b.news))
+	for _, i := range b.news {
 		it := &b.items[i]
-		if it.ev == nil || !fresh[it.key()] || first[it.key()] != i {
-			continue
+		if it.plan == nil {
+			b.pulse.beat()
+			it.plan = b.eng.intend(it.ev)
 		}
-		b.pulse.beat()
-		in := input(it.ev)
-		made := map[*operation]*attempt{}
-		for _, op := range b.eng.bySource[it.ev.Source] {
-			if !op.wants(it.ev.Source, it.ev.Type) || !b.matches(op, it, in) {
-				continue
+		for _, op := range it.plan.whenErrors {
+			b.sum.whenErrors[op.spec.Name]++
+		}
+		of := len(b.plans)
+		for j := range it.plan.list {
+			a := it.plan.attempt(j, it.ev, holds)
+			a.place = i
+			for _, d := range it.plan.list[j].deps {
+				a.deps = append(a.deps, b.plans[of+d])
 			}
-			deps, ok := b.before(op, it, made)
-			if !ok {
-				continue
-			}
-			var a *attempt
-			if why := b.eng.holds(op); why != "" {
-				a = op.deferral(it.ev, why)
-			} else {
-				a = op.plan(it.ev, in, 1)
-			}
-			a.place, a.deps = i, deps
-			made[op] = a
 			b.plans = append(b.plans, a)
 		}
 	}
@@ -264,40 +292,6 @@ func markOdd(plans []*attempt) {
 			first[a.target()] = a.version.Key
 		}
 	}
-}
-
-func (b *batch) matches(op *operation, it *item, in *expr.Input) bool {
-	if op.when == nil {
-		return true
-	}
-	ok, err := op.when.EvalBool(in)
-	if err != nil {
-		b.sum.whenErrors[op.spec.Name]++
-		b.note(it, op.wrap("when", err))
-	}
-	return ok && err == nil
-}
-
-// note keeps with the event why an operation that is for it does not run.
-func (b *batch) note(it *item, why error) {
-	note := why.Error()
-	if old := b.notes[it.key()]; old != "" {
-		note = old + "\n" + note
-	}
-	b.notes[it.key()] = note
-}
-
-// before finds the event's attempts on which one of op depends. Where there is none, the operation is not for this event.
-func (b *batch) before(op *operation, it *item, made map[*operation]*attempt) (deps []*attempt, ok bool) {
-	for _, on := range op.after {
-		a := made[on]
-		if a == nil {
-			b.note(it, op.wrap("depends_on", fmt.Errorf("%s does not match this event", on.spec.Name)))
-			return nil, false
-		}
-		deps = append(deps, a)
-	}
-	return deps, true
 }
 
 // run makes the attempts. held is what the guards hold.
@@ -340,7 +334,9 @@ func (b *batch) openCircuits(w *walk) {
 		switch s.sign {
 		case refused:
 			if run >= circuitOpens {
-				w.settled[i] = judge(op.deferral(s.attempt.ev, heldByCircuit), nil, nil, b.eng.now())
+				a := op.deferral(s.attempt.ev, heldByCircuit)
+				a.place = s.attempt.place
+				w.settled[i] = judge(a, nil, nil, b.eng.now())
 			} else {
 				b.sum.messages[op] = s.result.Error
 			}
@@ -358,13 +354,14 @@ func (b *batch) openCircuits(w *walk) {
 func (b *batch) keep(w *walk) {
 	b.writes.Newest = w.written
 	b.openCircuits(w)
+	b.writes.Results = make([]store.Result, 0, len(w.settled))
 	for _, s := range w.settled {
 		s.appendTo(&b.writes)
 		b.sum.operations[[2]string{s.result.Operation, s.result.Outcome}]++
 		if s.sign == refused || s.sign == accepted {
 			b.sum.failures++
 		}
-		b.states[s.result.Key] = worse(b.states[s.result.Key], s.result.Outcome)
+		b.states[s.attempt.place] = worse(b.states[s.attempt.place], s.result.Outcome)
 	}
 }
 
@@ -465,11 +462,26 @@ func (a *attempt) letter(reason, msg string, now time.Time) *store.DeadLetter {
 
 // worse keeps the outcome that decides an event's state.
 func worse(a, b string) string {
-	order := []string{"", superseded, succeeded, deferred, failed, dead}
-	if slices.Index(order, b) > slices.Index(order, a) {
+	if badness(b) > badness(a) {
 		return b
 	}
 	return a
+}
+
+func badness(outcome string) int {
+	switch outcome {
+	case superseded:
+		return 1
+	case succeeded:
+		return 2
+	case deferred:
+		return 3
+	case failed:
+		return 4
+	case dead:
+		return 5
+	}
+	return 0
 }
 
 // status is an event's state after the worst outcome of its operations.
@@ -484,8 +496,8 @@ func status(outcome string) string {
 }
 
 // events lists the new events' rows as they are if all attempts go well.
-func (b *batch) events(first map[store.Key]int, fresh map[store.Key]bool) []store.Event {
-	expected := map[store.Key]string{}
+func (b *batch) events() []store.Event {
+	expected := make([]string, len(b.items))
 	for _, a := range b.plans {
 		outcome := succeeded
 		switch {
@@ -494,32 +506,38 @@ func (b *batch) events(first map[store.Key]int, fresh map[store.Key]bool) []stor
 		case a.held != "":
 			outcome = deferred
 		}
-		expected[a.key()] = worse(expected[a.key()], outcome)
+		expected[a.place] = worse(expected[a.place], outcome)
 	}
-	events := make([]store.Event, 0, len(fresh))
-	for i := range b.items {
+	events := make([]store.Event, len(b.news))
+	for n, i := range b.news {
 		it := &b.items[i]
-		if it.ev == nil || !fresh[it.key()] || first[it.key()] != i {
-			continue
-		}
-		events = append(events, store.Event{
-			Event: it.ev, Verdict: it.verdict, SHA256: it.digest, Status: status(expected[it.key()]), Note: b.notes[it.key()],
-		})
+		events[n] = store.Event{Event: it.ev, Verdict: it.verdict, SHA256: it.digest, Status: status(expected[i]), Note: it.plan.note}
 	}
 	return events
 }
 
 // restate lists the events with which it went otherwise, and counts all.
 func (b *batch) restate(events []store.Event) {
-	for i := range events {
-		e := &events[i]
-		key := store.Key{Source: e.Source, ID: e.ID}
-		state := status(b.states[key])
-		if state != e.Status {
-			b.writes.States = append(b.writes.States, store.State{Key: key, Status: state})
+	var source, state string // of the last ones, so many of them
+	n := 0
+	count := func() {
+		if n > 0 {
+			b.sum.events[[2]string{source, state}] += n
 		}
-		b.sum.events[[2]string{e.Source, state}]++
 	}
+	for k, i := range b.news {
+		e := &events[k]
+		now := status(b.states[i])
+		if now != e.Status {
+			b.writes.States = append(b.writes.States, store.State{Key: store.Key{Source: e.Source, ID: e.ID}, Status: now})
+		}
+		if e.Source != source || now != state {
+			count()
+			source, state, n = e.Source, now, 0
+		}
+		n++
+	}
+	count()
 }
 
 // undecodable keeps the records that hold no event.

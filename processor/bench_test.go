@@ -178,3 +178,24 @@ func copyAll(w *world, records []*kgo.Record) error {
 	}
 	return tx.Commit(ctx)
 }
+
+// BenchmarkPrepare says what an event costs before its transaction: decoding, digest and expressions.
+func BenchmarkPrepare(b *testing.B) {
+	w := newDatabase(b, `CREATE TABLE orders (id text PRIMARY KEY, amount bigint, status text)`)
+	w.cfg.Operations = []settings.Operation{{
+		Name: "orders", On: settings.On{Source: "shop"}, When: "has(body.data.object.metadata.order_id)",
+		Entity: "body.data.object.metadata.order_id", Version: "time",
+		SQL: config.Strings{`INSERT INTO orders VALUES (@entity, @amount, @status) ON CONFLICT (id) DO UPDATE SET amount = excluded.amount`},
+		Params: map[string]string{
+			"amount": "body.data.object.amount", "status": `{"payment_intent.succeeded": "paid", "payment_intent.payment_failed": "failed"}[type]`,
+		},
+	}}
+	eng := w.engine()
+	wk := w.take(eng, partition(0))
+	records := benchRecords(wk, 0, 2<<10)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		it := wk.read(records[i%len(records)])[0]
+		require.Len(b, eng.intend(it.ev).list, 1)
+	}
+}

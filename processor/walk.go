@@ -28,7 +28,7 @@ type walk struct {
 }
 
 func (w *walk) begin() {
-	w.newest, w.written, w.settled = maps.Clone(w.held), map[store.Guard]store.Newest{}, nil
+	w.newest, w.written, w.settled = maps.Clone(w.held), map[store.Guard]store.Newest{}, make([]*settlement, 0, len(w.plans))
 }
 
 // run makes the attempts: all together, and after a failure, or with apart, each in a savepoint.

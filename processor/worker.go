@@ -74,10 +74,13 @@ type worker struct {
 	done  chan struct{}
 	abort context.CancelFunc
 	pulse *pulse
-	err   error // why it stopped by itself; valid after done
-	size  int   // events of the next batch at most; a record is not divided
-	slow  uint  // how often the time for a record alone is doubled, since it was too short
-	apart bool  // an operation failed in the last batch: the next one begins with savepoints
+	early *pulse // of the preparation of the next batch
+	ahead *ahead // nil: nothing is prepared
+	stale bool   // most events of the last batch were known: it is not worth while to evaluate expressions ahead
+	err   error  // why it stopped by itself; valid after done
+	size  int    // events of the next batch at most; a record is not divided
+	slow  uint   // how often the time for a record alone is doubled, since it was too short
+	apart bool   // an operation failed in the last batch: the next one begins with savepoints
 }
 
 func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Position) *worker {
@@ -86,6 +89,7 @@ func newWorker(eng *engine, part store.Partition, owner uuid.UUID, pos store.Pos
 		read:  func(r *kgo.Record) []item { return eng.reader.read(part, r) },
 		log:   eng.log.With(slog.String("topic", part.Topic), slog.Int("partition", int(part.Partition))),
 		pulse: &pulse{name: fmt.Sprintf("the worker of partition %d", part.Partition)},
+		early: &pulse{name: fmt.Sprintf("the preparation of partition %d", part.Partition)},
 		wake:  make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -95,10 +99,13 @@ func (w *worker) start(ctx context.Context) {
 	ctx, w.abort = context.WithCancel(ctx)
 	w.eng.budget.join()
 	w.eng.dog.add(w.pulse)
+	w.eng.dog.add(w.early)
 	go func() {
 		defer close(w.done)
 		defer w.discard()
 		defer w.eng.dog.forget(w.pulse)
+		defer w.eng.dog.forget(w.early)
+		defer w.join()
 		defer w.abort()
 		w.err = w.loop(ctx)
 	}()
@@ -188,12 +195,7 @@ func (w *worker) take(ctx context.Context, n int) []*kgo.Record {
 		records := w.queue
 		w.mu.Unlock()
 		if len(records) > 0 {
-			size, i := 0, 0
-			for i < len(records) && i < n && (i == 0 || size+recordBytes(records[i]) <= maxBatchBytes) {
-				size += recordBytes(records[i])
-				i++
-			}
-			return records[:i:i]
+			return leading(records, n)
 		}
 		select {
 		case <-w.wake:
@@ -201,6 +203,16 @@ func (w *worker) take(ctx context.Context, n int) []*kgo.Record {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// leading is the first records, at most n, and not many bytes of them unless one is large.
+func leading(records []*kgo.Record, n int) []*kgo.Record {
+	size, i := 0, 0
+	for i < len(records) && i < n && (i == 0 || size+recordBytes(records[i]) <= maxBatchBytes) {
+		size += recordBytes(records[i])
+		i++
+	}
+	return records[:i:i]
 }
 
 // drop takes the records below the position off the queue.
@@ -279,8 +291,11 @@ func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 	pause, deferred := firstPause, false
 	for len(items)+len(records) > 0 && !w.stopping() {
 		for len(items) < w.size && len(records) > 0 {
-			items = append(items, w.read(records[0])...)
+			items = append(items, w.itemsOf(records[0])...)
 			records = records[1:]
+		}
+		if len(records) == 0 && w.ahead == nil {
+			w.prepare(ctx, items[len(items)-1].rec)
 		}
 		n := whole(items, w.size)
 		b := &batch{eng: w.eng, part: w.part, owner: w.owner, expected: w.next, items: items[:n], apart: w.apart || deferred, deferred: deferred}
@@ -442,6 +457,7 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	w.mu.Unlock()
 	w.size, w.slow = min(w.eng.batch, max(2*w.size, 1)), 0
 	w.apart = b.sum.failures > 0
+	w.stale = len(b.news) < len(b.items)/2
 	for op, signs := range b.sum.signs {
 		w.eng.learn(op, b.sum.messages[op], signs...)
 	}

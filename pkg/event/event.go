@@ -40,8 +40,14 @@ type Header struct{ Name, Value string }
 // HeaderMap returns the headers as a map from lower-case name to the values in order.
 func (d *Delivery) HeaderMap() map[string][]string {
 	m := make(map[string][]string, len(d.Headers))
-	for _, h := range d.Headers {
-		m[h.Name] = append(m[h.Name], h.Value)
+	one := make([]string, len(d.Headers)) // most names have one value: room for all in one allocation
+	for i, h := range d.Headers {
+		if values, ok := m[h.Name]; ok {
+			m[h.Name] = append(values, h.Value)
+			continue
+		}
+		one[i] = h.Value
+		m[h.Name] = one[i : i+1 : i+1]
 	}
 	return m
 }

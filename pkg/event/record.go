@@ -261,8 +261,8 @@ const required = 7
 
 // bitOf numbers the headers of the format; 0: not one of them.
 func bitOf(k string) uint32 {
-	for i, h := range known {
-		if h == k {
+	for i := range known {
+		if len(known[i]) == len(k) && known[i] == k {
 			return 1 << i
 		}
 	}

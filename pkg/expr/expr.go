@@ -100,7 +100,11 @@ func (e *Env) Compile(src string) (*Program, error) {
 		}
 		return nil, errors.Join(errs...)
 	}
-	prg, err := e.cel.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery))
+	opts := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if !isPlain(tree.NativeRep()) {
+		opts = append(opts, cel.CostLimit(costLimit), cel.InterruptCheckFrequency(interruptEvery))
+	}
+	prg, err := e.cel.Program(tree, opts...)
 	if err != nil {
 		return nil, &CompileError{Expr: src, Line: 1, Col: 1, Msg: err.Error()}
 	}

@@ -114,7 +114,8 @@ func measure(ctx context.Context, o *options, dir string) ([]row, error) {
 const partitions = 2
 
 func (b *bench) produce(ctx context.Context) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.o.brokers, ",")...), kgo.DefaultProduceTopic(b.topic), kgo.ProducerLinger(5*time.Millisecond))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.o.brokers, ",")...), kgo.DefaultProduceTopic(b.topic), kgo.ProducerLinger(5*time.Millisecond),
+		kgo.ProducerBatchCompression(kgo.NoCompression())) // as the ingress writes
 	if err != nil {
 		return err
 	}

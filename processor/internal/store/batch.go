@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -209,11 +210,11 @@ func (s *Store) Positions(ctx context.Context, topicID [16]byte) (map[int32]Held
 }
 
 // Enter locks the partition's position, checks owner and position, and stores the identities, which must be sorted
-// and distinct. It returns those that are new. ErrFenced and ErrMoved say that the batch is not ours to write.
-func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected int64, ids []Identity) (map[Key]bool, error) {
+// and distinct. It says of each whether it is new. ErrFenced and ErrMoved say that the batch is not ours to write.
+func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected int64, ids []Identity) ([]bool, error) {
 	var next int64
 	var has uuid.UUID
-	fresh := make(map[Key]bool, len(ids))
+	fresh := make([]bool, len(ids))
 	b := &pgx.Batch{}
 	b.Queue(`SELECT next_offset, owner FROM catchment.progress WHERE topic_id = $1 AND partition = $2 FOR UPDATE`, p.TopicID, p.Partition).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&next, &has) })
@@ -232,9 +233,9 @@ func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected i
 	return fresh, nil
 }
 
-// EnterFree stores the identities of events that do not move a position, and returns those that are new.
-func (t *Tx) EnterFree(ctx context.Context, ids []Identity) (map[Key]bool, error) {
-	fresh := make(map[Key]bool, len(ids))
+// EnterFree stores the identities of events that do not move a position, and says of each whether it is new.
+func (t *Tx) EnterFree(ctx context.Context, ids []Identity) ([]bool, error) {
+	fresh := make([]bool, len(ids))
 	b := &pgx.Batch{}
 	queueIdentities(b, ids, fresh)
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
@@ -243,7 +244,7 @@ func (t *Tx) EnterFree(ctx context.Context, ids []Identity) (map[Key]bool, error
 	return fresh, nil
 }
 
-func queueIdentities(b *pgx.Batch, ids []Identity, fresh map[Key]bool) {
+func queueIdentities(b *pgx.Batch, ids []Identity, fresh []bool) {
 	if len(ids) == 0 {
 		return
 	}
@@ -260,7 +261,15 @@ func queueIdentities(b *pgx.Batch, ids []Identity, fresh map[Key]bool) {
 		ON CONFLICT DO NOTHING RETURNING source, event_id`, source, id, sha, delivery).
 		Query(func(rows pgx.Rows) error {
 			var k Key
-			_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error { fresh[k] = true; return nil })
+			next := 0
+			_, err := pgx.ForEachRow(rows, []any{&k.Source, &k.ID}, func() error {
+				if next == n || ids[next].Key != k { // rows come in the order of ids, but for those that were there
+					next, _ = slices.BinarySearchFunc(ids, k, func(id Identity, k Key) int { return id.Key.Compare(k) })
+				}
+				fresh[next] = true
+				next++
+				return nil
+			})
 			return err
 		})
 }
@@ -315,12 +324,16 @@ func (n Newest) Less(m Newest) bool {
 func (t *Tx) Hold(ctx context.Context, events []Event, want map[Guard]Newest) (map[Guard]Newest, error) {
 	held := make(map[Guard]Newest, len(want))
 	guards := SortedGuards(want)
-	for len(events)+len(guards) > 0 { // more than once only where a row was removed meanwhile
-		there, err := t.enter(ctx, events, guards, want)
+	if len(events) > 0 {
+		if err := t.copyEvents(ctx, events); err != nil {
+			return nil, err
+		}
+	}
+	for len(guards) > 0 { // more than once only where a row was removed meanwhile
+		there, err := t.enter(ctx, guards, want)
 		if err != nil {
 			return nil, err
 		}
-		events = nil
 		if guards, err = t.lock(ctx, there, held); err != nil {
 			return nil, err
 		}
@@ -328,34 +341,28 @@ func (t *Tx) Hold(ctx context.Context, events []Event, want map[Guard]Newest) (m
 	return held, nil
 }
 
-// enter inserts events and the guards' rows that are missing, and returns the guards whose rows are there.
-func (t *Tx) enter(ctx context.Context, events []Event, guards []Guard, want map[Guard]Newest) (there []Guard, err error) {
-	b := &pgx.Batch{}
-	if len(events) > 0 {
-		queueEvents(b, events)
+// enter inserts the guards' rows that are missing, and returns the guards whose rows are there.
+func (t *Tx) enter(ctx context.Context, guards []Guard, want map[Guard]Newest) (there []Guard, err error) {
+	rows, err := t.tx.Query(ctx, `INSERT INTO catchment.entities (guard, entity, version, event_id, source)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING RETURNING guard, entity`,
+		guardColumns(guards, want)...)
+	if err != nil {
+		return nil, &OwnError{"store entities", err}
 	}
 	next := 0
-	if len(guards) > 0 {
-		b.Queue(`INSERT INTO catchment.entities (guard, entity, version, event_id, source)
-			SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING RETURNING guard, entity`,
-			guardColumns(guards, want)...).Query(func(rows pgx.Rows) error {
-			var g Guard
-			_, err := pgx.ForEachRow(rows, []any{&g.Scope, &g.Entity}, func() error {
-				for ; guards[next] != g; next++ { // rows come in the order of guards
-					there = append(there, guards[next])
-				}
-				next++
-				if t.entered == nil {
-					t.entered = map[Guard]Newest{}
-				}
-				t.entered[g] = want[g]
-				return nil
-			})
-			return err
-		})
-	}
-	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
-		return nil, &OwnError{"store events", err}
+	var g Guard
+	if _, err := pgx.ForEachRow(rows, []any{&g.Scope, &g.Entity}, func() error {
+		for ; guards[next] != g; next++ { // rows come in the order of guards
+			there = append(there, guards[next])
+		}
+		next++
+		if t.entered == nil {
+			t.entered = map[Guard]Newest{}
+		}
+		t.entered[g] = want[g]
+		return nil
+	}); err != nil {
+		return nil, &OwnError{"store entities", err}
 	}
 	return append(there, guards[next:]...), nil
 }

@@ -149,7 +149,6 @@ type Made struct {
 // Settle writes the outcomes of attempts that were made outside of a batch, and the states of the events that follow.
 func (t *Tx) Settle(ctx context.Context, w *Writes, made []Made) error {
 	b := &pgx.Batch{}
-	w.queue(t, b)
 	var all, over, alive [3][]string
 	add := func(to *[3][]string, m *Made) {
 		to[0], to[1], to[2] = append(to[0], m.Source), append(to[1], m.ID), append(to[2], m.Operation)
@@ -172,8 +171,8 @@ func (t *Tx) Settle(ctx context.Context, w *Writes, made []Made) error {
 		b.Queue(`DELETE FROM catchment.dead_letters d USING unnest($1::text[], $2::text[], $3::text[]) AS x(s, e, o)
 			WHERE d.source = x.s AND d.event_id = x.e AND d.operation = x.o`, alive[0], alive[1], alive[2])
 	}
-	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
-		return &OwnError{"write outcomes", err}
+	if err := t.write(ctx, w, b); err != nil {
+		return err
 	}
 	keys := make([]Key, len(made))
 	for i := range made {

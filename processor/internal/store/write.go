@@ -92,19 +92,15 @@ type Writes struct {
 	Published []Publication
 }
 
-// Write stores the batch's rows, one statement a table, and moves the position, all in one round trip.
+// Write stores the batch's rows, one statement a table, and moves the position.
 func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID, next Position) error {
-	if err := t.restate(ctx, w.States); err != nil {
-		return err
-	}
 	b := &pgx.Batch{}
-	w.queue(t, b)
 	moved := int64(0)
 	b.Queue(`UPDATE catchment.progress SET next_offset = $3, leader_epoch = $4, updated_at = now()
 		WHERE topic_id = $1 AND partition = $2 AND owner = $5`, p.TopicID, p.Partition, next.Next, next.LeaderEpoch, owner).
 		Exec(func(tag pgconn.CommandTag) error { moved = tag.RowsAffected(); return nil })
-	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
-		return &OwnError{"write batch", err}
+	if err := t.write(ctx, w, b); err != nil {
+		return err
 	}
 	if moved != 1 {
 		return ErrFenced
@@ -118,15 +114,24 @@ func (t *Tx) arm(p failpoint.Point) { failpoint.Arm(t.tx.Conn().PgConn().Conn(),
 
 // WriteFree is Write for a batch that moves no position.
 func (t *Tx) WriteFree(ctx context.Context, w *Writes) error {
+	return t.write(ctx, w, &pgx.Batch{})
+}
+
+// write stores w, in one round trip with what last holds, and the results in one of their own.
+func (t *Tx) write(ctx context.Context, w *Writes, last *pgx.Batch) error {
 	if err := t.restate(ctx, w.States); err != nil {
 		return err
 	}
 	b := &pgx.Batch{}
 	w.queue(t, b)
+	b.QueuedQueries = append(b.QueuedQueries, last.QueuedQueries...)
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
 		return &OwnError{"write batch", err}
 	}
-	return nil
+	if len(w.Results) == 0 {
+		return nil
+	}
+	return t.copyResults(ctx, w.Results)
 }
 
 func (w *Writes) queue(t *Tx, b *pgx.Batch) {
@@ -137,9 +142,6 @@ func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 	t.setTimeout(b, ownTimeout)
 	if len(w.Repeats) > 0 {
 		queueRepeats(b, w.Repeats)
-	}
-	if len(w.Results) > 0 {
-		queueResults(b, w.Results)
 	}
 	w.queueOutbox(t, b)
 	if len(w.Retries) > 0 {
@@ -152,52 +154,39 @@ func (w *Writes) queue(t *Tx, b *pgx.Batch) {
 	t.entered = nil
 }
 
-func queueEvents(b *pgx.Batch, events []Event) {
-	n := len(events)
-	var (
-		source, id, typ, status  = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 9)
-		prov, verdict, secret    = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 16)
-		ctype, note, topic       = columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 0), columnOf(pgtype.TextOID, n, 24)
-		at, received             = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.TimestamptzOID, n, 8)
-		headers                  = columnOf(pgtype.JSONBOID, n, 512)
-		delivery, topicID        = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.UUIDOID, n, 16)
-		index, partition, leader = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int4OID, n, 4)
-		offset                   = columnOf(pgtype.Int8OID, n, 8)
-		body, sha                = make(blobs, n), columnOf(pgtype.ByteaOID, n, 32)
-		scratch                  []byte // the headers of one event
-	)
+// copyEvents stores new events' rows.
+func (t *Tx) copyEvents(ctx context.Context, events []Event) error {
+	r := rowsOf(len(events), 21, 1<<10, len(events))
+	var scratch []byte // the headers of one event
 	for i := range events {
 		e := &events[i]
-		source.text(e.Source)
-		id.text(e.ID)
-		typ.text(clean(e.Type))
-		at.time(e.Time)
-		received.instant(e.ReceivedAt)
-		status.text(e.Status)
-		prov.text(clean(e.Provider))
-		verdict.text(clean(e.Verdict))
-		secret.text(clean(e.SecretID))
-		ctype.text(clean(e.ContentType))
+		r.row()
+		r.text(e.Source)
+		r.text(e.ID)
+		r.text(clean(e.Type))
+		r.time(e.Time)
+		r.instant(e.ReceivedAt)
+		r.text(clean(e.Provider))
+		r.text(clean(e.Verdict))
+		r.text(clean(e.SecretID))
+		r.text(clean(e.ContentType))
 		scratch = appendHeaders(scratch[:0], e.Headers)
-		headers.json(scratch)
-		sha.bytes(e.SHA256)
-		delivery.uuid(e.DeliveryID)
-		index.int4(e.Index)
-		topic.text(e.Position.Topic)
-		topicID.bytes(e.Position.TopicID[:])
-		partition.int4(int(e.Position.Partition))
-		offset.int8(e.Position.Offset)
-		leader.int4(int(e.Position.LeaderEpoch))
-		note.some(clean(e.Note))
-		body[i] = notNil(e.Body)
+		r.json(scratch)
+		r.blob(notNil(e.Body))
+		r.bytes(e.SHA256)
+		r.uuid(e.DeliveryID)
+		r.int4(e.Index)
+		r.text(e.Position.Topic)
+		r.bytes(e.Position.TopicID[:])
+		r.int4(int(e.Position.Partition))
+		r.int8(e.Position.Offset)
+		r.int4(int(e.Position.LeaderEpoch))
+		r.text(e.Status)
+		r.some(clean(e.Note))
 	}
-	b.Queue(`INSERT INTO catchment.bodies (source, event_id, type, event_time, received_at, status, provider, verdict, secret_id,
-			content_type, headers, body_sha256, delivery_id, delivery_index, topic, topic_id, partition, "offset", leader_epoch, note, body)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
-			$9::text[], $10::text[], $11::jsonb[], $12::bytea[], $13::uuid[], $14::int[], $15::text[], $16::uuid[],
-			$17::int[], $18::bigint[], $19::int[], $20::text[], $21::bytea[])`,
-		source, id, typ, at, received, status, prov, verdict, secret, ctype, headers, sha, delivery, index, topic, topicID,
-		partition, offset, leader, note, body) // the longest last: behind it the buffer does not grow again
+	return t.copyIn(ctx, "store events", `COPY catchment.bodies (source, event_id, type, event_time, received_at, provider, verdict, secret_id,
+		content_type, headers, body, body_sha256, delivery_id, delivery_index, topic, topic_id, partition, "offset", leader_epoch, status, note)
+		FROM STDIN (FORMAT binary)`, r)
 }
 
 // State is what became of an event whose row was stored before.
@@ -279,45 +268,35 @@ func queueRepeated(b *pgx.Batch, repeats []Repeat, conflict bool, n int) {
 		source, id, delivery, received, topic, topicID, partition, offset, index, headers, sha, body)
 }
 
-func queueResults(b *pgx.Batch, results []Result) {
-	n := len(results)
-	var (
-		source, id, operation, outcome = columnOf(pgtype.TextOID, n, 16), columnOf(pgtype.TextOID, n, 40), columnOf(pgtype.TextOID, n, 24), columnOf(pgtype.TextOID, n, 10)
-		entity, version, message       = columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 32), columnOf(pgtype.TextOID, n, 0)
-		delivery, definition           = columnOf(pgtype.UUIDOID, n, 16), columnOf(pgtype.ByteaOID, n, 32)
-		attempt, rows                  = columnOf(pgtype.Int4OID, n, 4), columnOf(pgtype.Int8OID, n, 8)
-		returned                       = columnOf(pgtype.JSONBOID, n, 0)
-		started, took                  = columnOf(pgtype.TimestamptzOID, n, 8), columnOf(pgtype.IntervalOID, n, 16)
-	)
+func (t *Tx) copyResults(ctx context.Context, results []Result) error {
+	rs := rowsOf(len(results), 14, 256, 0)
 	for i := range results {
 		r := &results[i]
-		source.text(r.Source)
-		id.text(r.ID)
-		delivery.uuid(r.DeliveryID)
-		operation.text(r.Operation)
-		definition.bytes(r.Definition)
-		attempt.int4(r.Attempt)
-		outcome.text(r.Outcome)
-		entity.maybe(r.Entity)
-		version.maybe(r.Version)
-		message.some(clean(r.Error))
+		rs.row()
+		rs.text(r.Source)
+		rs.text(r.ID)
+		rs.uuid(r.DeliveryID)
+		rs.text(r.Operation)
+		rs.bytes(r.Definition)
+		rs.int4(r.Attempt)
+		rs.text(r.Outcome)
+		rs.maybe(r.Entity)
+		rs.maybe(r.Version)
+		rs.some(clean(r.Error))
 		if e := r.Effect; e != nil {
-			rows.int8(e.Rows)
-			returned.json(e.Returned)
-			started.instant(e.Started)
-			took.interval(e.Took)
+			rs.int8(e.Rows)
+			rs.json(e.Returned)
+			rs.instant(e.Started)
+			rs.interval(e.Took)
 			continue
 		}
-		rows.null()
-		returned.null()
-		started.instant(r.Started)
-		took.interval(r.Took)
+		rs.null()
+		rs.null()
+		rs.instant(r.Started)
+		rs.interval(r.Took)
 	}
-	b.Queue(`INSERT INTO catchment.results (source, event_id, delivery_id, operation, definition_sha256, attempt, outcome, entity, version,
-			rows_affected, returned, error, started_at, duration)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::text[],
-			$10::bigint[], $11::jsonb[], $12::text[], $13::timestamptz[], $14::interval[])`,
-		source, id, delivery, operation, definition, attempt, outcome, entity, version, rows, returned, message, started, took)
+	return t.copyIn(ctx, "store results", `COPY catchment.results (source, event_id, delivery_id, operation, definition_sha256, attempt, outcome, entity, version,
+		error, rows_affected, returned, started_at, duration) FROM STDIN (FORMAT binary)`, rs)
 }
 
 // queueRetries queues attempts of distinct operations or events.
