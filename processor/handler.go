@@ -9,9 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/pkg/telemetry"
+	"github.com/catchment-dev/catchment/processor/console"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -69,18 +72,46 @@ func Main(args []string, stderr io.Writer, handlers ...Handler) int {
 }
 
 func serve(ctx context.Context, path string, handlers []Handler) error {
-	cfg, err := Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry)
+	cfg, err := Load(path, settings.NeedKafka, settings.NeedPostgres, settings.NeedProcessor, settings.NeedOperations, settings.NeedTelemetry, settings.NeedConsole)
 	if err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
 	limitMemory(cfg)
 	reg := telemetry.Registry()
-	s, err := New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg, handlers...)
+	log := telemetry.Logger(cfg.Telemetry, os.Stderr)
+	s, err := New(cfg, log, reg, handlers...)
 	if err != nil {
 		return err
 	}
+	con, err := console.New(ctx, cfg, log, "", console.Outside{})
+	if err != nil {
+		return err
+	}
+	if con != nil {
+		return telemetry.Serve(ctx, &attended{s, con}, reg, cfg.Processor.OpsListen, "processor.ops_listen")
+	}
 	return telemetry.Serve(ctx, s, reg, cfg.Processor.OpsListen, "processor.ops_listen")
 }
+
+// attended is the processor with its console.
+type attended struct {
+	*Service
+	console *console.Console
+}
+
+// Run runs both. The console ends with the processor.
+func (a *attended) Run(ctx context.Context) error {
+	own, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = a.console.Run(own) }) // it has no other end than that of its context
+	err := a.Service.Run(ctx)
+	stop()
+	wg.Wait()
+	return err
+}
+
+// Pages are the console's.
+func (a *attended) Pages() map[string]http.Handler { return a.console.Pages() }
 
 // attach gives the operations their handlers.
 func attach(cfg *settings.File, ops []*operation, handlers []Handler, log *slog.Logger) (errs config.Errors) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/catchment-dev/catchment/archiver"
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -180,7 +181,7 @@ func (a *app) verifyArchive(ctx context.Context, f verifyFlags) error {
 func (f verifyFlags) checks(ctx context.Context, cfg *settings.File) (c archive.Checks, err error) {
 	usage := func(flag string, err error) error { return fmt.Errorf("%w: %s: %w", run.ErrUsage, flag, err) }
 	c.AtOnce, c.Unsigned = 2, f.unsigned
-	if c.Since, err = moment(f.since, time.Now()); err != nil {
+	if c.Since, err = config.ParseMoment(f.since, time.Now()); err != nil {
 		return c, usage("--since", err)
 	}
 	c.Since = c.Since.UTC().Truncate(24 * time.Hour)
@@ -307,10 +308,10 @@ func (f *rangeFlags) register(c *cobra.Command) {
 }
 
 func (f *rangeFlags) parse() (in archive.Range, err error) {
-	if in.Since, err = moment(f.since, time.Now()); err != nil {
+	if in.Since, err = config.ParseMoment(f.since, time.Now()); err != nil {
 		return in, fmt.Errorf("%w: --since: %w", run.ErrUsage, err)
 	}
-	if in.Until, err = moment(f.until, time.Now()); err != nil {
+	if in.Until, err = config.ParseMoment(f.until, time.Now()); err != nil {
 		return in, fmt.Errorf("%w: --until: %w", run.ErrUsage, err)
 	}
 	return in, nil

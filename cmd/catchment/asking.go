@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/processor/control"
 )
@@ -57,7 +58,7 @@ func (f *selectFlags) selection(now time.Time) (sel control.Selection, err error
 		flag, text string
 		into       **time.Time
 	}{{"--since", f.since, &sel.Since}, {"--until", f.until, &sel.Until}} {
-		t, err := moment(m.text, now)
+		t, err := config.ParseMoment(m.text, now)
 		if err != nil {
 			return sel, fmt.Errorf("%w: %s: %w", run.ErrUsage, m.flag, err)
 		}

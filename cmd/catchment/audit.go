@@ -13,6 +13,7 @@ import (
 
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/audit"
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -52,10 +53,10 @@ func newAudit(a *app) *cobra.Command {
 func (f auditFlags) options(now time.Time, cfg *settings.File) (audit.Options, error) {
 	o := audit.Options{Partitions: f.partitions, PendingAfter: f.pendingAfter, Bodies: f.bodies, Limit: f.limit}
 	var err error
-	if o.Since, err = moment(f.since, now); err != nil {
+	if o.Since, err = config.ParseMoment(f.since, now); err != nil {
 		return o, fmt.Errorf("%w: --since: %w", run.ErrUsage, err)
 	}
-	if o.Until, err = moment(f.until, now); err != nil {
+	if o.Until, err = config.ParseMoment(f.until, now); err != nil {
 		return o, fmt.Errorf("%w: --until: %w", run.ErrUsage, err)
 	}
 	if !o.Until.IsZero() && !o.Since.Before(o.Until) {

@@ -28,12 +28,10 @@ const tailInterval = 300 * time.Millisecond
 // listPage is how many events are read and printed at once.
 const listPage = 500
 
-// eventStatuses are what --status may be.
-var eventStatuses = []string{"processed", "unmatched", "failed", "deferred", "dead"}
-
 // eventFlags select events.
 type eventFlags struct {
 	source, status, since, until string
+	entity                       string
 	types                        []string
 	limit                        int
 }
@@ -48,6 +46,7 @@ func newEvents(a *app) *cobra.Command {
 	}
 	f.register(list)
 	list.Flags().IntVar(&f.limit, "limit", 0, "how many at most; 0: all")
+	list.Flags().StringVar(&f.entity, "entity", "", "that an operation had for this entity: the newest 10,000 of them")
 	list.Flags().StringVar(&f.until, "until", "", "received before this `time`: RFC 3339, or a duration ago such as 1h or 7d")
 
 	var tailed eventFlags
@@ -73,39 +72,23 @@ func newEvents(a *app) *cobra.Command {
 func (f *eventFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.source, "source", "", "of this source")
 	cmd.Flags().StringSliceVar(&f.types, "type", nil, "of this type, which may end in *; may be repeated")
-	cmd.Flags().StringVar(&f.status, "status", "", "one of "+strings.Join(eventStatuses, ", "))
+	cmd.Flags().StringVar(&f.status, "status", "", "one of "+strings.Join(inspect.Statuses, ", "))
 	cmd.Flags().StringVar(&f.since, "since", "", "received since this `time`: RFC 3339, or a duration ago such as 1h or 7d")
 }
 
 func (f eventFlags) filter(now time.Time) (inspect.Filter, error) {
-	since, err := moment(f.since, now)
+	since, err := config.ParseMoment(f.since, now)
 	if err != nil {
 		return inspect.Filter{}, fmt.Errorf("%w: --since: %w", run.ErrUsage, err)
 	}
-	until, err := moment(f.until, now)
+	until, err := config.ParseMoment(f.until, now)
 	if err != nil {
 		return inspect.Filter{}, fmt.Errorf("%w: --until: %w", run.ErrUsage, err)
 	}
-	if f.status != "" && !slices.Contains(eventStatuses, f.status) {
-		return inspect.Filter{}, fmt.Errorf("%w: --status is %q: expected one of %s", run.ErrUsage, f.status, strings.Join(eventStatuses, ", "))
+	if f.status != "" && !slices.Contains(inspect.Statuses, f.status) {
+		return inspect.Filter{}, fmt.Errorf("%w: --status is %q: expected one of %s", run.ErrUsage, f.status, strings.Join(inspect.Statuses, ", "))
 	}
-	return inspect.Filter{Source: f.source, Types: f.types, Status: f.status, Since: since, Until: until}, nil
-}
-
-// moment reads a time, or how long ago it was. Empty is the zero time.
-func moment(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := config.ParseDuration(text); err == nil {
-		return now.Add(-ago), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("expected a time such as 2026-01-31T12:00:00Z or 2026-01-31, or a duration such as 90m or 7d, found %q", text)
+	return inspect.Filter{Source: f.source, Types: f.types, Status: f.status, Entity: f.entity, Since: since, Until: until}, nil
 }
 
 // database connects to the configuration's database.

@@ -98,7 +98,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		newUp(a), newSend(a), newVerify(a), newEvents(a), newSources(a), newStatus(a),
 		newOperations(a), newDeadLetters(a), newReplay(a), newJobs(a), newBackfill(a), newErase(a), newArchive(a), newAudit(a), newProve(a),
-		newMigrate(a), newTopics(a), newConfig(a), newHealthcheck(a), newVersion(a),
+		newConsole(a), newMigrate(a), newTopics(a), newConfig(a), newHealthcheck(a), newVersion(a),
 	)
 	return root
 }

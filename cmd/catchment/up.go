@@ -336,6 +336,13 @@ func (n *node) serve(ctx context.Context) error {
 		return err
 	}
 	ready := func() error { return run.Ready(made...) }
+	con, err := n.console(ctx, n.log)
+	if err != nil {
+		return err
+	}
+	if con != nil {
+		made = append(made, con)
+	}
 	ops, err := telemetry.NewOps(
 		n.cfg.Ingress.OpsListen, "--ops-listen", telemetry.Handler(reg, ready, telemetry.Pages(made...)))
 	if err != nil {

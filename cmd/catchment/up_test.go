@@ -106,6 +106,13 @@ func TestUp(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, string(body), "catchment_build_info")
 	})
+	t.Run("has a console", func(t *testing.T) {
+		require.Contains(t, r.out.String(), "http://"+o.opsListen+"/console/")
+		body, status, err := run.Get(t.Context(), "http://"+o.opsListen+"/console/", 1<<20)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, status)
+		require.Contains(t, string(body), "No events yet")
+	})
 	t.Run("a second one is refused", func(t *testing.T) {
 		err := up(t.Context(), upOptions{dir: dir, listen: freeAddress(t), opsListen: freeAddress(t)}, &buffer{}, &buffer{})
 		require.ErrorContains(t, err, "another `catchment up` is running in "+dir)

@@ -21,6 +21,9 @@ func (n *node) welcome() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nCatchment is up.\n\n")
 	fmt.Fprintf(&b, "  webhooks       %s{%s}\n", webhooksURL(c), strings.Join(names, ","))
+	if n.cfg.Console.Enabled() || loopback(c.Ingress.OpsListen) {
+		fmt.Fprintf(&b, "  console        %s/console/\n", run.BaseURL(c.Ingress.OpsListen))
+	}
 	fmt.Fprintf(&b, "  health         %s/readyz, /livez, /metrics\n", run.BaseURL(c.Ingress.OpsListen))
 	fmt.Fprintf(&b, "  configuration  %s\n", filepath.Join(n.dir, devconf.File))
 	fmt.Fprintf(&b, "  Kafka          %s, topic %s\n", strings.Join(c.Kafka.Brokers, ","), c.Kafka.Topic)

@@ -31,13 +31,14 @@ const (
 	NeedIngress    Section = "ingress"
 	NeedProcessor  Section = "processor"
 	NeedArchiver   Section = "archiver"
+	NeedConsole    Section = "console"
 	NeedTelemetry  Section = "telemetry"
 	NeedSources    Section = "sources"
 	NeedOperations Section = "operations"
 )
 
 // Everything is what catchment up and config check need.
-var Everything = []Section{NeedKafka, NeedPostgres, NeedArchive, NeedIngress, NeedProcessor, NeedArchiver, NeedTelemetry, NeedSources, NeedOperations}
+var Everything = []Section{NeedKafka, NeedPostgres, NeedArchive, NeedIngress, NeedProcessor, NeedArchiver, NeedConsole, NeedTelemetry, NeedSources, NeedOperations}
 
 // MaxBody is the largest body that any source may allow: GitHub's and GitLab's cap, 25 MB.
 const MaxBody config.Size = 25e6
@@ -167,6 +168,7 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 	errs = append(errs, f.checkAddresses(need)...)
 	errs = append(errs, f.checkEncryption(need)...)
 	errs = append(errs, f.checkDedup(need)...)
+	errs = append(errs, f.checkConsole(need)...)
 	errs = append(errs, f.checkRetention()...)
 	if f.Kafka.Topic != "" && f.Kafka.Topic == f.Kafka.Results() {
 		add("kafka.results_topic", "expected another topic than kafka.topic, or off")
@@ -216,6 +218,7 @@ func (f *File) checkAddresses(need []Section) (errs config.Errors) {
 	address(NeedIngress, "ingress.ops_listen", f.Ingress.OpsListen, 0)
 	address(NeedProcessor, "processor.ops_listen", f.Processor.OpsListen, 0)
 	address(NeedArchiver, "archiver.ops_listen", f.Archiver.OpsListen, 0)
+	address(NeedConsole, "console.listen", f.Console.Listen, 0)
 	for _, place := range []struct{ path, url string }{{"archive.url", f.Archive.URL}, {"archive.checkpoint_copy", f.Archive.CheckpointCopy}} {
 		if u, err := url.Parse(place.url); slices.Contains(need, NeedArchive) && place.url != "" && (err != nil || u.Scheme != "file" && u.Scheme != "s3") {
 			add(place.path, "expected file:///path or s3://bucket, found %q", place.url)

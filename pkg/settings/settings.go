@@ -19,6 +19,7 @@ type File struct {
 	Ingress    Ingress           `yaml:"ingress" doc:"the service that takes webhooks in"`
 	Processor  Processor         `yaml:"processor" doc:"the service that runs operations"`
 	Archiver   Archiver          `yaml:"archiver" doc:"the service that writes the archive"`
+	Console    Console           `yaml:"console" doc:"the web console"`
 	Telemetry  Telemetry         `yaml:"telemetry" doc:"logs, metrics, traces"`
 	Sources    map[string]Source `yaml:"sources" doc:"the endpoints: /webhooks/{name}"`
 	Operations []Operation       `yaml:"operations" doc:"what is done for an event"`
@@ -181,6 +182,27 @@ func (a *Archiver) ResultsGroup() string { return a.Group + "-results" }
 type Telemetry struct {
 	LogLevel  string `yaml:"log_level" default:"info" enum:"debug,info,warn,error" doc:"least level that is logged"`
 	LogFormat string `yaml:"log_format" default:"json" enum:"json,text" doc:"form of the log"`
+}
+
+// Console configures the web console. It is off unless it knows how to tell who somebody is.
+type Console struct {
+	Listen string        `yaml:"listen" default:"127.0.0.1:9094" doc:"address of catchment console; the processor and catchment up serve the console on their operations address"`
+	Users  []ConsoleUser `yaml:"users" doc:"who may do what; without users that have a password, and without a proxy, there is no console, but for catchment up on a loopback address"`
+	Proxy  *ConsoleProxy `yaml:"proxy" doc:"a proxy that tells in a header who the user is"`
+}
+
+// ConsoleUser is one person who may use the console.
+type ConsoleUser struct {
+	Name     string        `yaml:"name" required:"true" doc:"what the user is called, in catchment.actions too"`
+	Password config.Secret `yaml:"password" doc:"bcrypt hash of the password, which catchment console hash-password makes; or file:PATH; empty: comes through the proxy only"`
+	Roles    []string      `yaml:"roles" enum:"view-metadata,view-payload,operate" doc:"what the user may do; nothing by default. The other two need view-metadata"`
+}
+
+// ConsoleProxy is a proxy that has made sure who the user is.
+type ConsoleProxy struct {
+	Addresses []string `yaml:"addresses" required:"true" doc:"addresses or prefixes of the proxy; from others the header does not count"`
+	Header    string   `yaml:"header" default:"X-Forwarded-User" doc:"the header with the user's name, which the proxy must overwrite"`
+	Roles     []string `yaml:"roles" enum:"view-metadata,view-payload,operate" doc:"what users may do who are not listed under users; nothing by default"`
 }
 
 // Source is one endpoint.

@@ -57,6 +57,8 @@ type (
 	StoredIdentity = store.StoredIdentity
 	// LostLetter is an attempt without its dead letter, or a dead letter without its event.
 	LostLetter = store.LostLetter
+	// Action is something that somebody did or looked at.
+	Action = store.Action
 	// Tailer reads events as they are stored.
 	Tailer = store.Tailer
 )
@@ -70,6 +72,9 @@ var (
 	ErrNoDeadLetter = store.ErrNoLetter
 )
 
+// Statuses are those of an event.
+var Statuses = []string{"processed", "unmatched", "failed", "deferred", "dead"}
+
 // Rows are read page by page.
 type Rows[T any] = store.Rows[T]
 
@@ -80,14 +85,19 @@ const (
 	TraceLetter   = store.TraceLetter
 )
 
-// Open makes a small pool on the database of the settings and looks for the schema. Close it after use.
-func Open(ctx context.Context, p settings.Postgres) (*pgxpool.Pool, error) {
+// Pool makes a small pool on the database of the settings, which connects when it is first used. Close it after use.
+func Pool(ctx context.Context, p settings.Postgres, name string) (*pgxpool.Pool, error) {
 	p.MaxConns = 4
-	cfg, err := store.Config(p, "catchment-tool")
+	cfg, err := store.Config(p, name)
 	if err != nil {
 		return nil, err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// Open is Pool for the tool, and looks for the schema.
+func Open(ctx context.Context, p settings.Postgres) (*pgxpool.Pool, error) {
+	pool, err := Pool(ctx, p, "catchment-tool")
 	if err != nil {
 		return nil, err
 	}
@@ -163,3 +173,11 @@ func Operations(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error)
 func OpenSnapshot(ctx context.Context, db *pgxpool.Pool) (*Snapshot, error) {
 	return store.OpenSnapshot(ctx, db)
 }
+
+// Actions lists what people did and looked at, the newest first. before is the ID of the last one of the page before, or 0.
+func Actions(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]Action, error) {
+	return store.Actions(ctx, db, before, limit)
+}
+
+// Unreachable says whether an error means that the database cannot be asked now.
+func Unreachable(err error) bool { return store.Unreachable(err) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -18,8 +19,10 @@ type Filter struct {
 	ID           string
 	Types        []string // a type may end in *
 	Status       string
+	Entity       string    // of an attempt of some operation
 	Since, Until time.Time // of received_at; Until is exclusive
 	Before       int64     // cursor of the last event of the page before this one
+	After        int64     // of a tail: the cursor to begin behind; 0: the last event that is stored now
 	Limit        int       // 0: 100
 }
 
@@ -137,6 +140,9 @@ func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
 	if f.Limit <= 0 {
 		f.Limit = 100
 	}
+	if f.ID != "" || f.Entity != "" {
+		return named(ctx, db, f)
+	}
 	// Days are opened from the newest on, ever more of them, until there are enough events.
 	for back := 2 * day; ; back *= 8 {
 		from, all := time.Now().Add(-back), back > longAgo
@@ -153,6 +159,66 @@ func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
 			return found, err
 		}
 	}
+}
+
+// mostNamed is how many events of one entity are looked at, the newest ones.
+const mostNamed = 10_000
+
+// named lists events that an ID or an entity names. Where their bodies lie is looked up first, so that these alone are read.
+func named(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
+	var places []place
+	var err error
+	if f.Entity != "" {
+		places, err = ofEntity(ctx, db, f)
+	} else {
+		places, err = ofID(ctx, db, f)
+	}
+	if err != nil || len(places) == 0 {
+		return nil, err
+	}
+	q := &query{}
+	sources, ids, at := columnsOf(places)
+	q.args = []any{sources, ids, at}
+	q.conditions = []string{`(b.source, b.event_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, `b.stored_at = ANY($3)`}
+	q.where(f)
+	if f.Before > 0 {
+		q.and("b.seq < %s", f.Before)
+	}
+	return q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
+}
+
+func ofID(ctx context.Context, db *pgxpool.Pool, f Filter) (places []place, err error) {
+	sources := []string{f.Source}
+	if f.Source == "" {
+		if sources, err = Sources(ctx, db, f.ID); err != nil {
+			return nil, err
+		}
+	}
+	for _, source := range sources {
+		at, err := storedAt(ctx, db, source, f.ID)
+		if errors.Is(err, ErrNoEvent) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find event: %w", err)
+		}
+		places = append(places, place{Key{source, f.ID}, pgtype.Timestamptz{Time: at, Valid: true}})
+	}
+	return places, nil
+}
+
+func ofEntity(ctx context.Context, db *pgxpool.Pool, f Filter) ([]place, error) {
+	rows, err := db.Query(ctx, `SELECT DISTINCT i.source, i.event_id, i.first_seen_at FROM catchment.results r
+			JOIN catchment.identities i ON i.source = r.source AND i.event_id = r.event_id
+		WHERE r.entity = $1 AND ($2 = '' OR r.source = $2) AND ($3 = '' OR r.event_id = $3)
+		ORDER BY i.first_seen_at DESC LIMIT $4`, onePlan, f.Entity, f.Source, f.ID, mostNamed)
+	if err != nil {
+		return nil, fmt.Errorf("find the entity's events: %w", err)
+	}
+	return collect(rows, "find the entity's events", func(row pgx.CollectableRow) (p place, err error) {
+		err = row.Scan(&p.Source, &p.ID, &p.at)
+		return p, err
+	})
 }
 
 const (
@@ -470,9 +536,12 @@ type Tailer struct {
 	from time.Time // no event to come was stored before
 }
 
-// NewTailer begins behind the last event that is stored now.
+// NewTailer begins behind the filter's After, or the last event that is stored now. It does not filter by entity.
 func NewTailer(ctx context.Context, db *pgxpool.Pool, f Filter) (*Tailer, error) {
-	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}, from: time.Now().Add(-day)}
+	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}, from: time.Now().Add(-day), last: f.After}
+	if t.last > 0 {
+		return t, nil
+	}
 	if err := db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM catchment.bodies`).Scan(&t.last); err != nil {
 		return nil, fmt.Errorf("tail events: %w", err)
 	}

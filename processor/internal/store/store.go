@@ -154,6 +154,13 @@ func Classify(err error) Class {
 	return Retryable
 }
 
+// Unreachable says whether an error means that the server cannot be asked now.
+func Unreachable(err error) bool {
+	var connect *pgconn.ConnectError
+	var pe *pgconn.PgError
+	return errors.As(err, &connect) || IsCredentials(err) || errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "57P") || strings.HasPrefix(pe.Code, "53"))
+}
+
 // IsRefused says whether Postgres refused the SQL itself (class 42: what it names is missing, or it is wrong): more likely
 // the deployment's fault than the event's.
 func IsRefused(err error) bool {

@@ -1,0 +1,91 @@
+// The little that a page does by itself: live events, places in the archive, the slash key. All that comes from the server
+// is put in as text; the pages work without this file.
+'use strict';
+
+(() => {
+  const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
+  const one = (selector, root = document) => root.querySelector(selector);
+  const mostRows = 500;
+
+  // "/" leads to the search, as on many sites.
+  document.addEventListener('keydown', (e) => {
+    const field = one('[data-search]');
+    if (e.key === '/' && field && !e.ctrlKey && !e.metaKey && !e.altKey && !/^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName)) {
+      e.preventDefault();
+      field.focus();
+      field.select();
+    }
+  });
+
+  // Live events.
+  const button = one('button[data-live]');
+  if (button && window.EventSource) {
+    let stream = null;
+    let seen = 0;
+    const told = one('#told');
+    button.hidden = false;
+    const fill = (row) => {
+      const tr = one('#row').content.firstElementChild.cloneNode(true);
+      const cells = tr.children;
+      const time = one('time', cells[0]);
+      time.dateTime = row.iso;
+      time.textContent = row.received;
+      one('bdi', cells[1]).textContent = row.source;
+      const a = one('a', cells[2]);
+      a.href = row.url;
+      one('bdi', a).textContent = row.id;
+      one('bdi', cells[3]).textContent = row.type;
+      const tag = one('span', cells[4]);
+      tag.classList.add(row.status);
+      tag.textContent = row.status;
+      cells[5].textContent = row.deliveries;
+      cells[6].textContent = row.size;
+      return tr;
+    };
+    const stop = () => {
+      stream.close();
+      stream = null;
+      button.setAttribute('aria-pressed', 'false');
+      told.textContent = 'Live has ended.';
+    };
+    const start = () => {
+      stream = new EventSource(button.dataset.live);
+      button.setAttribute('aria-pressed', 'true');
+      told.textContent = 'Live: new events appear at the top.';
+      stream.onmessage = (message) => {
+        const { rows } = JSON.parse(message.data);
+        const body = one('#events tbody');
+        one('#events').hidden = false;
+        if (one('#nothing')) one('#nothing').hidden = true;
+        for (const row of rows) body.prepend(fill(row));
+        while (body.rows.length > mostRows) body.lastElementChild.remove();
+        seen += rows.length;
+        told.textContent = `Live: ${seen} new events.`;
+      };
+      stream.onerror = () => { if (stream && stream.readyState === EventSource.CLOSED) stop(); };
+    };
+    button.addEventListener('click', () => (stream ? stop() : start()));
+    window.addEventListener('pagehide', () => stream && stop());
+  }
+
+  // Where the deliveries lie in the archive: asked for after the page is there, since a store may be slow.
+  const section = one('[data-places]');
+  if (section) {
+    const cells = all('[data-delivery]', section);
+    for (const cell of cells) cell.textContent = '…';
+    fetch(section.dataset.places)
+      .then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(answer.status))))
+      .then((places) => places.forEach((place, i) => {
+        cells[i].textContent = place.segment ? `${place.segment}, row ${place.row}` : place.note;
+        const archived = one('[data-archived]');
+        if (i === 0 && place.segment && archived) {
+          one('.dim', archived).textContent = `${place.segment}, row ${place.row}`;
+          archived.hidden = false;
+          const kafka = one('[data-kafka]');
+          one('.at', kafka).textContent = place.in_kafka.replace('T', ' ').replace(/(\.\d{1,3})?\d*Z$/, (_, ms) => (ms || '.').padEnd(4, '0'));
+          kafka.hidden = false;
+        }
+      }))
+      .catch(() => { for (const cell of cells) cell.textContent = 'the archive was asked in vain'; });
+  }
+})();
