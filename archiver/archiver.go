@@ -105,8 +105,8 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 // Name returns "archiver".
 func (s *Service) Name() string { return "archiver" }
 
-// Ready says what keeps the archiver from its work: it is starting or stopping, the store has failed for a while, or a
-// partition is halted and waits for a person. A topic of results that is not there yet is no reason.
+// Ready says what keeps the archiver from its work: it is starting or stopping, the store has failed for a while, the brokers
+// do not allow it, or a partition is halted and waits for a person. A topic of results that is not there yet is no reason.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *Service) Ready() error {
 	var halted error
 	for _, st := range s.streams {
 		if st.current != nil {
-			halted = errors.Join(halted, st.current.halted())
+			halted = errors.Join(halted, st.current.refusal(), st.current.halted())
 		}
 	}
 	return halted

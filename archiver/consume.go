@@ -31,6 +31,7 @@ const (
 	watchInterval = 10 * time.Second
 	rebalanceTime = 30 * time.Second // what a rebalance may take besides the drain
 	locateAtOnce  = 8                // partitions
+	refusalShows  = 30 * time.Second // how long a refusal of the brokers keeps us from being ready; it comes again before
 )
 
 // consumer archives one incarnation of the topic, as a member of the group. Each partition that it is assigned has a
@@ -50,6 +51,8 @@ type consumer struct {
 	parts     map[int32]*partition
 	positions map[int32]kgo.EpochOffset // archived, not yet committed
 	complaint map[string]time.Time      // when which fetch error was logged
+	refused   error                     // the brokers do not let us read
+	refusedAt time.Time
 }
 
 func newConsumer(s *stream, topicID [16]byte) (*consumer, error) {
@@ -169,6 +172,9 @@ func (c *consumer) fetchError(number int32, err error) {
 	}
 	const quiet = 10 * time.Second
 	c.guard.Lock()
+	if kafka.IsNotAllowed(err) {
+		c.refused, c.refusedAt = err, time.Now()
+	}
 	last := c.complaint[err.Error()]
 	if time.Since(last) > quiet {
 		c.complaint = map[string]time.Time{err.Error(): time.Now()}
@@ -177,6 +183,16 @@ func (c *consumer) fetchError(number int32, err error) {
 	if time.Since(last) > quiet {
 		c.log.Warn("fetch failed", slog.Any("partition", number), slog.Any("error", err))
 	}
+}
+
+// refusal is why the brokers do not let us read the topic or join the group; nil: they do, or have not said so for a while.
+func (c *consumer) refusal() error {
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	if c.refused == nil || time.Since(c.refusedAt) > refusalShows {
+		return nil
+	}
+	return fmt.Errorf("archiver: reading topic %s in group %s: %w", c.topic, c.group, c.refused)
 }
 
 // revoked archives what the partitions have, so that their next owner goes on right behind it.

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 type metrics struct {
@@ -57,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 			return nil, err
 		}
 	}
-	return m, nil
+	return m, telemetry.ClientCertificate(reg, "kafka", s.kafka.TLS)
 }
 
 // newHeadroom is the headroom of one topic; its consumer is archiver, or archiver-results.

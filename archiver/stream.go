@@ -84,6 +84,9 @@ func (st *stream) waitForTopic(ctx context.Context) (id [16]byte, err error) {
 		defer cancel()
 		var err error
 		id, err = kafka.TopicID(ctx, cl, st.topic)
+		if err != nil {
+			st.wait(fmt.Sprintf("waiting for Kafka and topic %s: %v", st.topic, err))
+		}
 		return err
 	}
 	if st.kind == layout.Events {

@@ -340,7 +340,7 @@ func TestFloodWithoutKafka(t *testing.T) {
 func TestHostileHTTP2(t *testing.T) {
 	cluster := kafkatest.NewFake(t)
 	topic := cluster.Topic(t, 3)
-	cert, key, roots := identity(t, t.TempDir(), 1)
+	cert, key, roots := identity(t, t.TempDir())
 	p := newProcess(t, build(t), cluster, topic, "9s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
 	p.start()
 	a := &target{process: p, base: "https://" + p.listen, client: tlsClient(roots, true)}

@@ -20,6 +20,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 const defaultAckTimeout = 4 * time.Second
@@ -107,9 +108,15 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 		resize: s.pub.bulkhead.resize, gone: s.pub.gone, anew: s.pub.anew,
 	}
 	s.clock = newClock(cfg, s.pub, func() time.Time { return s.now() }, s.log)
-	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log); err != nil {
+	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log, reg); err != nil {
 		s.pub.close()
 		return nil, err
+	}
+	for edge, t := range map[string]*settings.TLS{"kafka": cfg.Kafka.TLS, "redis": cfg.Ingress.Dedup.TLS} {
+		if err := telemetry.ClientCertificate(reg, edge, t); err != nil {
+			s.pub.close()
+			return nil, err
+		}
 	}
 	if s.engine, err = s.routes(); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -30,9 +31,10 @@ type topicGuard struct {
 	log     *slog.Logger
 	client  *kgo.Client
 	verdict atomic.Pointer[verdict]
-	resize  func(partitions int) // told of the topic's size
-	gone    <-chan struct{}      // says that the topic may be another than it was
-	anew    func()               // to be called when there is a topic again
+	failure atomic.Pointer[error] // why Kafka could not be asked, last
+	resize  func(partitions int)  // told of the topic's size
+	gone    <-chan struct{}       // says that the topic may be another than it was
+	anew    func()                // to be called when there is a topic again
 }
 
 type verdict struct {
@@ -43,6 +45,9 @@ type verdict struct {
 func (g *topicGuard) err() error {
 	if v := g.verdict.Load(); v != nil {
 		return v.err
+	}
+	if why := g.failure.Load(); why != nil {
+		return fmt.Errorf("%w: %w", errStarting, *why)
 	}
 	return errStarting
 }
@@ -61,6 +66,10 @@ func (g *topicGuard) run(ctx context.Context) {
 	for {
 		wait := preflightEvery
 		err := g.look(ctx)
+		if err != nil && ctx.Err() == nil {
+			why := err
+			g.failure.Store(&why)
+		}
 		if err != nil && ctx.Err() == nil && time.Since(logged) >= preflightEvery {
 			g.log.Warn("the topic could not be checked", slog.String("topic", g.cfg.Topic), slog.Any("error", err))
 			logged = time.Now()
@@ -104,6 +113,19 @@ func (g *topicGuard) pause(ctx context.Context, wait time.Duration, gone bool) (
 func (g *topicGuard) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, preflightLimit)
 	defer cancel()
+	err := g.ask(ctx)
+	// To judge the topic's settings is another right than to write: once it was judged, its verdict stands.
+	if errors.Is(err, kafka.ErrNotAllowed) || g.verdict.Load() == nil && kafka.IsNotAllowed(err) {
+		g.conclude(&verdict{err: fmt.Errorf("%w: the ingress needs Describe, DescribeConfigs and Write on topic %s", err, g.cfg.Topic), scope: g.scope()})
+		return nil
+	}
+	return err
+}
+
+func (g *topicGuard) ask(ctx context.Context) error {
+	if err := kafka.CheckWritable(ctx, g.client, g.cfg.Topic); err != nil && !errors.Is(err, kafka.ErrNoTopic) {
+		return err
+	}
 	report, err := kafka.CheckTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody)
 	if errors.Is(err, kafka.ErrNoTopic) && g.cfg.CreateTopic {
 		if err := kafka.EnsureTopic(ctx, g.client, g.cfg, g.cfg.Topic, g.maxBody); err != nil {
@@ -132,7 +154,7 @@ func (g *topicGuard) conclude(v *verdict) {
 	old := g.verdict.Swap(v)
 	switch {
 	case v.err != nil && (old == nil || old.err == nil || old.err.Error() != v.err.Error()):
-		g.log.Error("not taking webhooks: the topic would not keep what it acknowledges (kafka.accept waives a check by its name)", slog.Any("error", v.err))
+		g.log.Error("not taking webhooks: the topic would not take them, or not keep what it acknowledges (kafka.accept waives a check by its name)", slog.Any("error", v.err))
 	case v.err == nil && (old == nil || old.err != nil):
 		g.log.Info("the topic is safe", slog.String("topic", g.cfg.Topic))
 	}

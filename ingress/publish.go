@@ -39,7 +39,7 @@ type publisher struct {
 	m      *metrics
 	log    *slog.Logger
 	waits  sync.Pool     // of *wait
-	gone   chan struct{} // has room for one: a produce met a topic that is no longer there
+	gone   chan struct{} // has room for one: a produce met a topic that is no longer there, or not for us
 
 	bulkhead *bulkhead
 }
@@ -163,7 +163,7 @@ func (p *publisher) publish(d *event.Delivery, e *event.Encoder, atOnce bool, de
 		return nil
 	case errors.Is(err, kgo.ErrMaxBuffered):
 		return errFull
-	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
+	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition), kafka.IsNotAllowed(err):
 		select {
 		case p.gone <- struct{}{}:
 		default:

@@ -46,7 +46,7 @@ func (s *Service) server() (*http.Server, net.Listener) {
 		return srv, conns
 	}
 	srv.Protocols.SetHTTP2(true)
-	srv.TLSConfig = s.tls
+	srv.TLSConfig = s.tls.Clone() // the server changes its own
 	return srv, newHandshakes(conns, s.tls, s.cfg.ReadHeaderTimeout)
 }
 

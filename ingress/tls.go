@@ -2,27 +2,33 @@ package ingress
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
-// certificateLook is how often the certificate's files are looked at, at most.
+// certificateLook is how often the certificates' files are looked at, at most.
 const certificateLook = time.Second
 
-// certificate is what the listener shows, read again when its files have changed. A pair that cannot be read leaves
-// the old one in use.
-type certificate struct {
-	certFile, keyFile string
-	log               *slog.Logger
+// watched is what some files hold, read again when they have changed. What cannot be read leaves the old in use.
+type watched[T any] struct {
+	what  string
+	files []string
+	read  func() (T, error)
+	log   *slog.Logger
 
 	mu      sync.Mutex
-	current *tls.Certificate
-	version [2]fileVersion
+	current T
+	version []fileVersion
 	looked  time.Time
 }
 
@@ -32,69 +38,103 @@ type fileVersion struct {
 	size     int64
 }
 
-// serverTLS returns nil when the configuration has no certificate. clients says whether senders are asked for theirs;
-// whether it is a good one is judged by the source.
-func serverTLS(cfg *settings.File, clients bool, log *slog.Logger) (*tls.Config, error) {
+// serverTLS returns nil when the configuration has no certificate. asks says whether senders are asked for theirs;
+// whether it is a good one is judged by the source, unless client_ca_file says whose are. Connections that stand keep what
+// they began with.
+func serverTLS(cfg *settings.File, asks bool, log *slog.Logger, reg prometheus.Registerer) (*tls.Config, error) {
 	t := cfg.Ingress.TLS
 	if t == nil {
 		return nil, nil
 	}
-	c := &certificate{certFile: cfg.Abs(t.CertFile), keyFile: cfg.Abs(t.KeyFile), log: log}
-	if err := c.load(); err != nil {
+	certFile, keyFile, caFile := cfg.Abs(t.CertFile), cfg.Abs(t.KeyFile), cfg.Abs(t.CAFile)
+	own := &watched[*tls.Certificate]{what: "certificate", files: []string{certFile, keyFile}, log: log, read: func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		return &pair, err
+	}}
+	if err := own.load(); err != nil {
 		return nil, cfg.Errorf("ingress.tls", "expected a certificate and its key in PEM files: %v", err)
+	}
+	if err := telemetry.Certificate(reg, "ingress", func() (time.Time, error) { return own.get().Leaf.NotAfter, nil }); err != nil {
+		return nil, err
 	}
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.get(), nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.get(), nil },
 	}
-	if clients {
+	if asks {
 		conf.ClientAuth = tls.RequestClientCert
+	}
+	if caFile == "" {
+		return conf, nil
+	}
+	trusted := &watched[*x509.CertPool]{what: "bundle of authorities", files: []string{caFile}, log: log, read: func() (*x509.CertPool, error) { return readPool(caFile) }}
+	if err := trusted.load(); err != nil {
+		return nil, cfg.Errorf("ingress.tls.client_ca_file", "expected PEM certificates: %v", err)
+	}
+	conf.ClientAuth = tls.RequireAndVerifyClientCert
+	conf.SessionTicketsDisabled = true // a session may be older than the bundle
+	conf.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := conf.Clone()
+		now.GetConfigForClient, now.ClientCAs = nil, trusted.get()
+		return now, nil
 	}
 	return conf, nil
 }
 
-func (c *certificate) files() (v [2]fileVersion, err error) {
-	for i, name := range []string{c.certFile, c.keyFile} {
+func readPool(name string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds none", name)
+	}
+	return pool, nil
+}
+
+func (w *watched[T]) versions() (v []fileVersion, err error) {
+	for _, name := range w.files {
 		info, err := os.Stat(name)
 		if err != nil {
-			return v, err
+			return nil, err
 		}
-		v[i] = fileVersion{info.ModTime(), info.Size()}
+		v = append(v, fileVersion{info.ModTime(), info.Size()})
 	}
 	return v, nil
 }
 
-func (c *certificate) load() error {
-	version, err := c.files()
+func (w *watched[T]) load() error {
+	version, err := w.versions()
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	content, err := w.read()
 	if err != nil {
-		return fmt.Errorf("%s, %s: %w", c.certFile, c.keyFile, err)
+		return fmt.Errorf("%s: %w", w.files[0], err)
 	}
-	c.current, c.version, c.looked = &pair, version, time.Now()
+	w.current, w.version, w.looked = content, version, time.Now()
 	return nil
 }
 
-func (c *certificate) get() *tls.Certificate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.looked) < certificateLook {
-		return c.current
+func (w *watched[T]) get() T {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.looked) < certificateLook {
+		return w.current
 	}
-	c.looked = time.Now()
-	version, err := c.files()
-	if err == nil && version == c.version {
-		return c.current
+	w.looked = time.Now()
+	version, err := w.versions()
+	if err == nil && slices.Equal(version, w.version) {
+		return w.current
 	}
 	if err == nil {
-		err = c.load()
+		err = w.load()
 	}
-	if err != nil { // the two files may be half-way between two versions: looked at again
-		c.log.Warn("the new certificate cannot be used; the old one stays", slog.Any("error", err))
-		return c.current
+	if err != nil { // files may be half-way between two versions: looked at again
+		w.log.Warn("the new "+w.what+" cannot be used; the old one stays", slog.Any("error", err))
+		return w.current
 	}
-	c.log.Info("using the new certificate", slog.String("file", c.certFile))
-	return c.current
+	w.log.Info("using the new "+w.what, slog.String("file", w.files[0]))
+	return w.current
 }

@@ -2,48 +2,36 @@ package ingress
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"math/big"
-	"net"
+	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/catchment-dev/catchment/pkg/certtest"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
+	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
-// identity writes a new self-signed certificate over the old one.
-func identity(t testing.TB, dir string, serial int64) (certFile, keyFile string, roots *x509.CertPool) {
+// identity writes a new certificate over the old one.
+func identity(t testing.TB, dir string) (certFile, keyFile string, roots *x509.CertPool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "localhost"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	require.NoError(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	require.NoError(t, os.WriteFile(certFile, certPEM, 0o600))
-	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
-	return certFile, keyFile, roots
+	a := certtest.New(t)
+	certFile, keyFile = a.Issue(t, "ingress", time.Now().Add(time.Hour), "127.0.0.1").Write(t, dir, "server")
+	return certFile, keyFile, a.Pool()
 }
 
 func tlsClient(roots *x509.CertPool, http2 bool) *http.Client {
@@ -56,7 +44,7 @@ func tlsClient(roots *x509.CertPool, http2 bool) *http.Client {
 // TestTLS sends over HTTPS with both protocols, and exchanges the certificate in between; a broken one changes nothing.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
-	cert, key, roots := identity(t, dir, 1)
+	cert, key, roots := identity(t, dir)
 	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
 	h.url = "https://" + h.Addr()
 	h.ready()
@@ -81,17 +69,163 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, c.Close())
 
 	require.NoError(t, os.WriteFile(cert, []byte("half-written"), 0o600))
-	require.Eventually(t, func() bool { return served(h, roots) == 1 && strings.Contains(h.log.String(), "the old one stays") }, 30*time.Second, 100*time.Millisecond)
-	_, _, renewed := identity(t, dir, 2)
-	require.Eventually(t, func() bool { return served(h, renewed) == 2 }, 30*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return served(h, roots) && strings.Contains(h.log.String(), "the old one stays") }, 30*time.Second, 100*time.Millisecond)
+	_, _, renewed := identity(t, dir)
+	require.Eventually(t, func() bool { return served(h, renewed) }, 30*time.Second, 100*time.Millisecond)
 }
 
-// served is the serial number of the certificate that the ingress shows; 0 when it is not trusted.
-func served(h *harness, roots *x509.CertPool) int64 {
+// served says whether the ingress shows a certificate of these authorities.
+func served(h *harness, roots *x509.CertPool) bool {
 	c, err := tls.Dial("tcp", h.Addr(), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
 	if err != nil {
-		return 0
+		return false
 	}
-	defer func() { _ = c.Close() }()
-	return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	_ = c.Close()
+	return true
+}
+
+// TestTLSRotatedUnderLoad exchanges certificate and authority while a sender goes on on one connection, in either
+// protocol: it is not cut off, and no request fails.
+func TestTLSRotatedUnderLoad(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, roots := identity(t, dir)
+	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
+	h.url = "https://" + h.Addr()
+	h.ready()
+	var seq, connections atomic.Int64
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+		if !c.Reused {
+			connections.Add(1)
+		}
+	}})
+	stop, failed := make(chan struct{}), make(chan error, 2)
+	var senders sync.WaitGroup
+	for _, http2 := range []bool{false, true} {
+		client := tlsClient(roots, http2)
+		senders.Go(func() {
+			defer client.CloseIdleConnections()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := client.Do(h.stripe(int(seq.Add(1))).WithContext(ctx))
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+				}
+				if err == nil && resp.StatusCode != http.StatusOK {
+					err = errors.New(resp.Status)
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	for range 4 {
+		from := seq.Load()
+		_, _, renewed := identity(t, dir)
+		require.Eventually(t, func() bool { return served(h, renewed) && seq.Load() > from+20 }, 30*time.Second, 50*time.Millisecond)
+	}
+	close(stop)
+	senders.Wait()
+	require.Empty(t, failed)
+	require.EqualValues(t, 2, connections.Load())
+}
+
+// TestTLSVersions: nothing older than TLS 1.2 is spoken.
+func TestTLSVersions(t *testing.T) {
+	cert, key, roots := identity(t, t.TempDir())
+	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
+	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		c, err := tls.Dial("tcp", h.Addr(), &tls.Config{RootCAs: roots, MinVersion: version, MaxVersion: version}) //nolint:gosec // old ones must be refused
+		require.Equal(t, want, err == nil, "%s: %v", tls.VersionName(version), err)
+		if err == nil {
+			require.NoError(t, c.Close())
+		}
+	}
+}
+
+// TestClientAuthorities lets in who has a certificate by an authority of client_ca_file, as it is now.
+func TestClientAuthorities(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, roots := identity(t, dir)
+	first, second := certtest.New(t), certtest.New(t)
+	bundle := filepath.Join(dir, "clients.pem")
+	first.Write(t, bundle)
+	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q, client_ca_file: %q}", cert, key, bundle))
+	h.url = "https://" + h.Addr()
+	h.ready()
+	n := 0
+	sends := func(a *certtest.Authority, ends time.Time, http2 bool) bool {
+		client := tlsClient(roots, http2)
+		defer client.CloseIdleConnections()
+		if a != nil {
+			client.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{*a.Issue(t, "sender", ends).TLS(t)}
+		}
+		n++
+		resp, err := client.Do(h.stripe(n))
+		if err != nil {
+			return false
+		}
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+		return true
+	}
+	hour := time.Now().Add(time.Hour)
+	for _, http2 := range []bool{false, true} {
+		require.True(t, sends(first, hour, http2))
+		require.False(t, sends(nil, hour, http2), "no certificate")
+		require.False(t, sends(second, hour, http2), "another authority's")
+		require.False(t, sends(first, time.Now().Add(-time.Minute), http2), "expired")
+	}
+	require.NoError(t, os.WriteFile(bundle, []byte("half-written"), 0o600))
+	require.Eventually(t, func() bool {
+		return sends(first, hour, false) && strings.Contains(h.log.String(), "the new bundle of authorities cannot be used")
+	}, 30*time.Second, 100*time.Millisecond)
+	second.Write(t, bundle)
+	require.Eventually(t, func() bool { return sends(second, hour, true) }, 30*time.Second, 100*time.Millisecond)
+	require.False(t, sends(first, hour, true))
+}
+
+// TestCertificateMetric shows when the certificates of the edges expire.
+func TestCertificateMetric(t *testing.T) {
+	dir := t.TempDir()
+	a := certtest.New(t)
+	soon, later := time.Now().Add(time.Hour).Truncate(time.Second), time.Now().Add(48*time.Hour).Truncate(time.Second)
+	cert, key := a.Issue(t, "ingress", soon, "127.0.0.1").Write(t, dir, "server")
+	client, clientKey := a.Issue(t, "ingress", soon).Write(t, dir, "client")
+	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
+	require.NoError(t, telemetry.ClientCertificate(h.reg, "kafka", &settings.TLS{CertFile: client, KeyFile: clientKey}))
+	require.NoError(t, telemetry.ClientCertificate(h.reg, "kafka", &settings.TLS{CertFile: client, KeyFile: clientKey}), "another service of the process")
+	ends := func(edge string) int64 {
+		return int64(gauge(t, h.reg, "catchment_certificate_not_after_seconds", edge))
+	}
+	require.Equal(t, soon.Unix(), ends("ingress"))
+	require.Equal(t, soon.Unix(), ends("kafka"))
+	a.Issue(t, "ingress", later, "127.0.0.1").Write(t, dir, "server")
+	a.Issue(t, "ingress", later).Write(t, dir, "client")
+	require.Eventually(t, func() bool { return ends("ingress") == later.Unix() }, 30*time.Second, 100*time.Millisecond)
+	require.Equal(t, later.Unix(), ends("kafka"))
+	require.NoError(t, os.Remove(client))
+	require.Zero(t, ends("kafka"))
+}
+
+// gauge is the value of an edge.
+func gauge(t *testing.T, reg *prometheus.Registry, name, edge string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && m.GetLabel()[0].GetValue() == edge {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	require.Fail(t, "not shown", "%s %s", name, edge)
+	return 0
 }

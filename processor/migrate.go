@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 
+	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -11,9 +12,6 @@ import (
 // lead straight to the database, not through a pooler in transaction mode.
 func Migrate(ctx context.Context, url string) error { return store.Migrate(ctx, url) }
 
-func migrateURL(cfg *settings.File) string {
-	if !cfg.Postgres.MigrateURL.Empty() {
-		return cfg.Postgres.MigrateURL.Reveal()
-	}
-	return cfg.Postgres.URL.Reveal()
-}
+// MigrateURL is the URL for Migrate: postgres.migrate_url, else postgres.url, with the password of postgres.password_file.
+// The error says which file could not be read.
+func MigrateURL(p settings.Postgres) (config.Secret, error) { return store.MigrateURL(p) }

@@ -64,6 +64,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handle
 	if err := append(errs, more...).Err(); err != nil {
 		return nil, err
 	}
+	if err := showCertificates(cfg, reg); err != nil {
+		return nil, err
+	}
 	c := *cfg
 	fillDefaults(&c.Processor)
 	sources := map[string]bool{}
@@ -187,7 +190,11 @@ func (s *Service) setEngine(db *store.Store) {
 // prepare migrates when asked to, and prepares the operations. config.Errors are final.
 func (s *Service) prepare(ctx context.Context) error {
 	if s.cfg.Processor.Migrate {
-		if err := Migrate(ctx, migrateURL(s.cfg)); err != nil {
+		url, err := MigrateURL(s.cfg.Postgres)
+		if err != nil {
+			return err
+		}
+		if err := Migrate(ctx, url.Reveal()); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,8 @@
 #   BROKERS=3  BASE_PORT=(free ones)  HEAP=384m  HOST=127.0.0.1  PARTITIONS=6
 #   KAFKA_VERSION=4.1.0  KAFKA_LIBS=(~/.cache/kafka-VERSION/libs)  JVM_OPTS='-XX:+UseSerialGC'
 #   EXTRA_PROPS='a=b;c=d'  START_S=90  STOP_S=30
+#   PROPS_FILE=PATH          more lines of server.properties: listeners with TLS, for instance. {n} is the broker's number,
+#                            {port} and {controller} its ports, {port+10} to {port+40} more of them; JAVA_ARGS=… for the JVM
 #   QUICK=1  for tests that start many brokers and measure none: a start costs a quarter of the CPU, and a broker that is
 #            gone is missed after 6 s. The first such start makes an archive of classes beside the jars.
 set -u -o pipefail
@@ -66,7 +68,7 @@ quick() {
   JVM_OPTS='-XX:+UseSerialGC -XX:TieredStopAtLevel=1'
   if [ ! -s "$jsa" ]; then
     tmp=$(mktemp -d) || die "mktemp"
-    if env -u QUICK -u BASE_PORT BROKERS=1 JVM_OPTS="$JVM_OPTS -XX:ArchiveClassesAtExit=$tmp/classes.jsa" bash "$0" start "$tmp/cluster" >"$tmp/log" 2>&1 &&
+    if env -u QUICK -u BASE_PORT -u PROPS_FILE -u JAVA_ARGS BROKERS=1 JVM_OPTS="$JVM_OPTS -XX:ArchiveClassesAtExit=$tmp/classes.jsa" bash "$0" start "$tmp/cluster" >"$tmp/log" 2>&1 &&
       STOP_S=60 bash "$0" stop "$tmp/cluster" >>"$tmp/log" 2>&1 && [ -s "$tmp/classes.jsa" ]; then
       mv -f "$tmp/classes.jsa" "$jsa.$$" && mv -f "$jsa.$$" "$jsa"
     else
@@ -104,6 +106,7 @@ ENVF="$DIR/cluster.env"
 if [ -f "$ENVF" ]; then . "$ENVF"; fi
 BROKERS=${BROKERS:-3}; BASE_PORT=${BASE_PORT:-}; HEAP=${HEAP:-384m}; HOST=${HOST:-127.0.0.1}
 PARTITIONS=${PARTITIONS:-6}; JVM_OPTS=${JVM_OPTS:--XX:+UseSerialGC}; EXTRA_PROPS=${EXTRA_PROPS:-}
+PROPS_FILE=${PROPS_FILE:-}; JAVA_ARGS=${JAVA_ARGS:-}
 case "$HOST" in 127.*|localhost) ;; *) die "HOST must be a loopback address" ;; esac
 [ "$cmd" = start ] || [ -f "$ENVF" ] || die "no cluster in $DIR"
 RF=$(( BROKERS < 3 ? BROKERS : 3 )); ISR=$(( RF > 1 ? RF - 1 : 1 ))
@@ -161,6 +164,11 @@ log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=16777216
 P
   [ -z "$EXTRA_PROPS" ] || tr ';' '\n' <<<"$EXTRA_PROPS" >>"$d/server.properties"
+  if [ -n "$PROPS_FILE" ]; then
+    local p; p=$(port "$n")
+    sed -e "s/{n}/$n/g; s/{port}/$p/g; s/{controller}/$(cport "$n")/g; s/{port+10}/$((p + 10))/g; s/{port+20}/$((p + 20))/g; s/{port+30}/$((p + 30))/g; s/{port+40}/$((p + 40))/g" \
+      "$PROPS_FILE" >>"$d/server.properties" || die "cannot read $PROPS_FILE"
+  fi
   cat >"$d/log4j2.properties" <<P
 status=error
 appender.c.type=Console
@@ -190,9 +198,9 @@ launch() {
     sleep 0.2
   done
   [ -f "$d/log" ] && mv -f "$d/log" "$d/log.1"
-  # shellcheck disable=SC2086 # JVM_OPTS is a list
+  # shellcheck disable=SC2086 # JVM_OPTS and JAVA_ARGS are lists
   # setsid: a broker must outlive the shell that started it.
-  setsid java -Xms128m -Xmx"$HEAP" $JVM_OPTS -Djava.awt.headless=true -Dlog4j2.configurationFile="$d/log4j2.properties" \
+  setsid java -Xms128m -Xmx"$HEAP" $JVM_OPTS $JAVA_ARGS -Djava.awt.headless=true -Dlog4j2.configurationFile="$d/log4j2.properties" \
     -cp "$KAFKA_LIBS/*" kafka.Kafka "$d/server.properties" </dev/null >"$d/log" 2>&1 &
   echo $! >"$d/pid"; disown
 }
@@ -240,7 +248,7 @@ start)
     BASE_PORT=${BASE_PORT:-$(free_base)} || exit 1
     # 16 random bytes in URL-safe base64, as Kafka's own random-uuid makes them
     CLUSTER_ID=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '=')
-    { for v in BROKERS BASE_PORT HEAP HOST PARTITIONS JVM_OPTS EXTRA_PROPS CLUSTER_ID; do printf '%s=%q\n' "$v" "${!v}"; done; } >"$ENVF"
+    { for v in BROKERS BASE_PORT HEAP HOST PARTITIONS JVM_OPTS EXTRA_PROPS PROPS_FILE JAVA_ARGS CLUSTER_ID; do printf '%s=%q\n' "$v" "${!v}"; done; } >"$ENVF"
   fi
   t0=$(date +%s.%N)
   for n in $(all); do write_conf "$n"; done

@@ -53,7 +53,7 @@ start_kafka() {
 
 stop_kafka() {
   local c
-  for c in shared breakable; do
+  for c in shared breakable secured; do
     if [ -f "$dir/kafka/$c/cluster.env" ]; then bash "$here/kafka-cluster.sh" wipe "$dir/kafka/$c" >&2 || return 1; fi
   done
 }

@@ -60,15 +60,13 @@ type deployment struct {
 	path    string
 	cluster *kafkatest.Cluster
 	running map[string]*exec.Cmd
+	env     map[string][]string // more of each service's environment
 }
 
 func deploy(t *testing.T) *deployment {
 	t.Helper()
 	d := &deployment{t: t, bin: t.TempDir(), path: filepath.Join(t.TempDir(), "catchment.yaml"), cluster: kafkatest.New(t), running: map[string]*exec.Cmd{}}
-	for _, service := range []string{"ingress", "processor", "archiver"} {
-		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(d.bin, service), "github.com/catchment-dev/catchment/"+service+"/cmd/"+service).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	}
+	d.build()
 	archiveURL := "file://" + t.TempDir()
 	if bucket := s3test.New(t); bucket != nil {
 		archiveURL = bucket.URL
@@ -82,13 +80,22 @@ func deploy(t *testing.T) *deployment {
 	d.cfg, err = settings.Load(d.path, settings.Everything...)
 	require.NoError(t, err)
 	d.query("CREATE TABLE orders (id text PRIMARY KEY, status text NOT NULL)")
-	t.Cleanup(func() {
+	return d
+}
+
+// build makes the three programs. What runs of them at the test's end is killed.
+func (d *deployment) build() {
+	d.t.Helper()
+	for _, service := range []string{"ingress", "processor", "archiver"} {
+		out, err := exec.CommandContext(d.t.Context(), "go", "build", "-o", filepath.Join(d.bin, service), "github.com/catchment-dev/catchment/"+service+"/cmd/"+service).CombinedOutput()
+		require.NoError(d.t, err, "%s", out)
+	}
+	d.t.Cleanup(func() {
 		for _, cmd := range d.running {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
 	})
-	return d
 }
 
 func (d *deployment) start(service string) {
@@ -97,7 +104,7 @@ func (d *deployment) start(service string) {
 	require.NoError(d.t, err)
 	defer func() { require.NoError(d.t, log.Close()) }()
 	cmd := exec.Command(filepath.Join(d.bin, service), "--config", d.path)
-	cmd.Stderr = log
+	cmd.Stderr, cmd.Env = log, append(os.Environ(), d.env[service]...)
 	require.NoError(d.t, cmd.Start())
 	d.running[service] = cmd
 }

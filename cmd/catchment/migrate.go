@@ -35,9 +35,9 @@ func newMigrate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			url := cfg.Postgres.MigrateURL
-			if url.Empty() {
-				url = cfg.Postgres.URL
+			url, err := processor.MigrateURL(cfg.Postgres)
+			if err != nil {
+				return fmt.Errorf("migrate: %w", err)
 			}
 			if err := processor.Migrate(cmd.Context(), url.Reveal()); err != nil {
 				return fmt.Errorf("migrate: %w", err)

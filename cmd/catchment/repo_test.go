@@ -40,8 +40,8 @@ var walls = []wall{
 	{who: `^ingress`, not: `^` + module + `/(processor|archiver|cmd)(/|$)`, because: "services meet in Kafka only"},
 	{who: `^processor`, not: `^` + module + `/(ingress|archiver|cmd)(/|$)`, because: "services meet in Kafka only"},
 	{who: `^archiver`, not: `^` + module + `/(ingress|processor|cmd)(/|$)`, because: "services meet in Kafka only"},
-	{who: `^ingress`, not: `jackc/pgx|parquet-go|aws-sdk-go|pressly/goose`, because: "the ingress must run where Postgres and the object store are down"},
-	{who: `^processor`, not: `parquet-go|aws-sdk-go`, because: "the archive is the archiver's"},
+	{who: `^ingress`, not: `jackc/pgx|parquet-go|aws-sdk-go-v2/service/s3|pressly/goose`, because: "the ingress must run where Postgres and the object store are down"},
+	{who: `^processor`, not: `parquet-go|aws-sdk-go-v2/service/s3`, because: "the archive is the archiver's"},
 	{who: `^archiver`, not: `jackc/pgx|pressly/goose`, because: "the archiver must run where Postgres is down"},
 	{who: `^(processor|archiver)`, except: testHelpers, not: `gin-gonic/gin$`, because: "webhooks are the ingress's"},
 	{who: `^(ingress|processor|archiver)`, except: testHelpers, not: `franz-go/pkg/kfake|stretchr/testify|uber.org/goleak|testcontainers|embedded-postgres`, because: "a fake or a test's tool may not slip into a service"},
@@ -51,7 +51,7 @@ var walls = []wall{
 }
 
 const (
-	testHelpersPaths = `pkg/kafka/kafkatest|pkg/pgtest|pkg/s3test|pkg/redistest|pkg/proctest|pkg/internal/parts`
+	testHelpersPaths = `pkg/certtest|pkg/kafka/kafkatest|pkg/pgtest|pkg/s3test|pkg/redistest|pkg/proctest|pkg/internal/parts`
 	testHelpers      = `^pkg/internal/parts|(^|/)[a-z0-9]+test$`
 )
 

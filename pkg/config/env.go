@@ -33,11 +33,9 @@ func (d *decoder) override(n *yaml.Node, t reflect.Type, name string, keys []str
 		var key string
 		switch {
 		case t.Kind() == reflect.Struct && !isLeaf(t):
-			for f := range fields(t) {
-				if envName(f.key) == k {
-					key, t = f.key, t.FieldByIndex(f.index).Type
-					break
-				}
+			var fromFile bool
+			if key, t, fromFile = structKey(t, k); fromFile {
+				value = "file:" + value
 			}
 		case t.Kind() == reflect.Map:
 			for j := 0; j+1 < len(n.Content); j += 2 {
@@ -61,6 +59,21 @@ func (d *decoder) override(n *yaml.Node, t reflect.Type, name string, keys []str
 			return
 		}
 	}
+}
+
+// structKey finds the key that is spelt so in a variable's name. NAME_FILE is the secret NAME, in a file.
+func structKey(t reflect.Type, spelt string) (key string, of reflect.Type, fromFile bool) {
+	secret, inFile := strings.CutSuffix(spelt, "_FILE")
+	of = t
+	for f := range fields(t) {
+		switch ft := t.FieldByIndex(f.index).Type; {
+		case envName(f.key) == spelt:
+			return f.key, ft, false
+		case inFile && ft == typeSecret && envName(f.key) == secret:
+			key, of, fromFile = f.key, ft, true
+		}
+	}
+	return key, of, fromFile
 }
 
 // envName is how a key is spelt in a variable's name.

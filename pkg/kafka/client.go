@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -20,7 +17,7 @@ import (
 const dialTimeout = 5 * time.Second
 
 // Options returns the options that every client of the cluster needs. clientID shows in the brokers' logs and
-// quotas. Certificates, keys and a password in files are read again for each connection. The error says which file
+// quotas. Certificates, keys, passwords and tokens in files are read again for each connection. The error says which file
 // could not be read.
 func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
@@ -57,32 +54,4 @@ func dialTLS(ctx context.Context, t *settings.TLS, network, address string) (net
 		return nil, fmt.Errorf("kafka.tls: %w", err)
 	}
 	return (&tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}).DialContext(ctx, network, address)
-}
-
-// mechanism reads the password's file for each connection, so that a rotated password is used without a restart.
-func mechanism(s *settings.SASL) (sasl.Mechanism, error) {
-	user := s.Username
-	password := func() (string, error) {
-		text, err := s.Password.Reread()
-		if err != nil {
-			return "", fmt.Errorf("kafka.sasl.password: %w", err)
-		}
-		return text, nil
-	}
-	scrams := func(context.Context) (scram.Auth, error) {
-		pass, err := password()
-		return scram.Auth{User: user, Pass: pass}, err
-	}
-	switch s.Mechanism {
-	case "plain":
-		return plain.Plain(func(context.Context) (plain.Auth, error) {
-			pass, err := password()
-			return plain.Auth{User: user, Pass: pass}, err
-		}), nil
-	case "scram-sha-256":
-		return scram.Sha256(scrams), nil
-	case "scram-sha-512":
-		return scram.Sha512(scrams), nil
-	}
-	return nil, fmt.Errorf("unknown mechanism %q", s.Mechanism)
 }

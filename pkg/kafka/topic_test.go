@@ -148,8 +148,8 @@ func TestOptionsNameWhatIsWrong(t *testing.T) {
 		_, err := kafka.Options(k, "test")
 		require.ErrorContains(t, err, want)
 	}
-	for _, m := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
-		_, err := kafka.Options(settings.Kafka{SASL: &settings.SASL{Mechanism: m, Username: "u", Password: config.NewSecret("p")}, TLS: &settings.TLS{}}, "test")
+	for _, m := range []string{"plain", "scram-sha-256", "scram-sha-512", "aws-msk-iam"} {
+		_, err := kafka.Options(settings.Kafka{SASL: &settings.SASL{Mechanism: m, Username: config.NewSecret("u"), Password: config.NewSecret("p")}, TLS: &settings.TLS{}}, "test")
 		require.NoError(t, err)
 	}
 }

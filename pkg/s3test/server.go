@@ -37,7 +37,7 @@ func start(program string) (string, error) {
 	return "", fmt.Errorf("versitygw does not start: %s", said)
 }
 
-func run(program, dir, address string) bool {
+func run(program, dir, address string, more ...string) bool {
 	root, meta := filepath.Join(dir, "buckets"), filepath.Join(dir, "meta")
 	for _, d := range []string{root, meta} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -50,7 +50,8 @@ func run(program, dir, address string) bool {
 	}
 	defer func() { _ = out.Close() }()
 	// A sidecar folder instead of extended attributes, which not every temporary folder has.
-	cmd := exec.Command(program, "--quiet", "--port", address, "--access", access, "--secret", secret, "posix", "--sidecar", meta, root)
+	args := append([]string{"--quiet", "--port", address, "--access", access, "--secret", secret}, more...)
+	cmd := exec.Command(program, append(args, "posix", "--sidecar", meta, root)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	parts.As(cmd, 0, 0)
 	if err := cmd.Start(); err != nil {

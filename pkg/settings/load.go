@@ -121,6 +121,10 @@ func (f *File) place(path string, ix *config.Index) (err error) {
 			t.CAFile, t.CertFile, t.KeyFile = f.Abs(t.CAFile), f.Abs(t.CertFile), f.Abs(t.KeyFile)
 		}
 	}
+	f.Postgres.PasswordFile = f.Abs(f.Postgres.PasswordFile)
+	if s := f.Kafka.SASL; s != nil && s.OAuth != nil {
+		s.OAuth.TokenFile, s.OAuth.CAFile = f.Abs(s.OAuth.TokenFile), f.Abs(s.OAuth.CAFile)
+	}
 	return nil
 }
 
@@ -169,6 +173,7 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 	errs = append(errs, f.checkEncryption(need)...)
 	errs = append(errs, f.checkDedup(need)...)
 	errs = append(errs, f.checkConsole(need)...)
+	errs = append(errs, f.checkSASL(need)...)
 	errs = append(errs, f.checkRetention()...)
 	if f.Kafka.Topic != "" && f.Kafka.Topic == f.Kafka.Results() {
 		add("kafka.results_topic", "expected another topic than kafka.topic, or off")
@@ -392,6 +397,7 @@ types of pkg/settings; ~schemas/config.schema.json~ holds the same for editors
 - ~${VAR}~ in a text takes the environment's value, ~$$~ is a dollar sign.
 - A secret that begins with ~file:~ is read from that file. Relative paths start at the folder of catchment.yaml.
 - ~CATCHMENT_KAFKA__BROKERS=a:9092,b:9092~ overrides ~kafka.brokers~: two underscores go one level down, a dash becomes an underscore.
+  ~CATCHMENT_KAFKA__SASL__PASSWORD_FILE=/run/secrets/kafka~ is a secret's ~file:/run/secrets/kafka~.
 - A duration is ~5s~, ~10m~ or ~7d~; a size is ~64MiB~, ~25MB~ or a number of bytes.
 - A secret may be written as its text alone: ~secrets: ["${STRIPE_WEBHOOK_SECRET}"]~.
 - An unknown key, a wrong type or an empty secret stops the start; all errors are told at once, with file, line and column.

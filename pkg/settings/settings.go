@@ -55,22 +55,35 @@ func (k *Kafka) Results() string {
 
 // TLS says whom to trust and who we are.
 type TLS struct {
-	CAFile     string `yaml:"ca_file" doc:"PEM bundle; empty: the system's roots; to the brokers, all of these files are read again for each connection"`
+	CAFile     string `yaml:"ca_file" doc:"PEM bundle; empty: the system's roots; all of these files are read again for each connection"`
 	CertFile   string `yaml:"cert_file" doc:"client certificate, PEM"`
 	KeyFile    string `yaml:"key_file" doc:"client key, PEM"`
 	ServerName string `yaml:"server_name" doc:"name to expect in the server's certificate; empty: the host's"`
 }
 
-// SASL is a user name and a password.
+// SASL says who we are to the brokers. All that it reads from files is read again for each connection.
 type SASL struct {
-	Mechanism string        `yaml:"mechanism" required:"true" enum:"plain,scram-sha-256,scram-sha-512" doc:"how to authenticate"`
-	Username  string        `yaml:"username" required:"true" doc:"user name"`
-	Password  config.Secret `yaml:"password" required:"true" doc:"password; or file:PATH, read again for each connection"`
+	Mechanism string        `yaml:"mechanism" required:"true" enum:"plain,scram-sha-256,scram-sha-512,oauthbearer,aws-msk-iam" doc:"how to authenticate; aws-msk-iam takes the credentials that the AWS SDK finds"`
+	Username  config.Secret `yaml:"username" doc:"user name, of plain and SCRAM; or file:PATH, read again for each connection"`
+	Password  config.Secret `yaml:"password" doc:"password, of plain and SCRAM; or file:PATH, read again for each connection"`
+	OAuth     *OAuth        `yaml:"oauth" doc:"where the token of oauthbearer comes from"`
+}
+
+// OAuth says where a bearer token comes from: from a file that somebody keeps fresh, or from a token endpoint.
+type OAuth struct {
+	TokenFile    string            `yaml:"token_file" doc:"file that holds the token, read again for each connection: a projected service account's token, for instance"`
+	TokenURL     string            `yaml:"token_url" doc:"token endpoint, which is asked for a token by client credentials"`
+	ClientID     config.Secret     `yaml:"client_id" doc:"who asks the endpoint; or file:PATH, read again for each token"`
+	ClientSecret config.Secret     `yaml:"client_secret" doc:"its secret; or file:PATH, read again for each token"`
+	Scope        string            `yaml:"scope" doc:"scopes that are asked for, by spaces"`
+	Audience     string            `yaml:"audience" doc:"audience that is asked for, where the endpoint wants one"`
+	CAFile       string            `yaml:"ca_file" doc:"PEM bundle for the endpoint; empty: the system's roots"`
+	Extensions   map[string]string `yaml:"extensions" doc:"SASL extensions, such as Confluent Cloud's logicalCluster and identityPoolId"`
 }
 
 // Postgres says how to reach the database.
 type Postgres struct {
-	URL          config.Secret `yaml:"url" required:"true" doc:"connection URL; may go through PgBouncer in transaction mode"`
+	URL          config.Secret `yaml:"url" required:"true" doc:"connection URL; may go through PgBouncer in transaction mode; of file:PATH, and of the certificates that it names, each connection reads what is there now"`
 	MigrateURL   config.Secret `yaml:"migrate_url" doc:"connection URL for migrations, straight to the database; empty: url"`
 	PasswordFile string        `yaml:"password_file" doc:"file with the password, read at each connect"`
 	Prepared     string        `yaml:"prepared" default:"auto" enum:"auto,on,off" doc:"prepared statements; off behind an old PgBouncer"`
@@ -118,6 +131,7 @@ type Ingress struct {
 type ServerTLS struct {
 	CertFile string `yaml:"cert_file" required:"true" doc:"certificate chain, PEM; read again when it changes"`
 	KeyFile  string `yaml:"key_file" required:"true" doc:"key, PEM; read again when it changes"`
+	CAFile   string `yaml:"client_ca_file" doc:"PEM bundle: only who has a certificate by one of these authorities may connect; read again when it changes; empty: anybody"`
 }
 
 // Limits bound what strangers may use up. Those of an address are off unless they are set: behind a proxy that is not

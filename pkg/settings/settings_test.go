@@ -88,6 +88,42 @@ func TestLoad(t *testing.T) {
 	require.Equal(t, 3*time.Second, f.Sources["github"].AckTimeout)
 }
 
+// TestSASL wants each mechanism to have what it needs, and nothing else.
+func TestSASL(t *testing.T) {
+	for text, want := range map[string]string{
+		`{mechanism: plain, username: u, password: p}`:      "",
+		`{mechanism: scram-sha-512, username: u}`:           "catchment.yaml:1:31: kafka.sasl: mechanism scram-sha-512 needs the key password",
+		`{mechanism: plain, password: p}`:                   "kafka.sasl: mechanism plain needs the key username",
+		`{mechanism: gssapi}`:                               "kafka.sasl.mechanism: expected one of plain, scram-sha-256, scram-sha-512, oauthbearer, aws-msk-iam",
+		`{mechanism: aws-msk-iam}, tls: {}`:                 "",
+		`{mechanism: aws-msk-iam}`:                          "kafka.sasl: mechanism aws-msk-iam needs TLS",
+		`{mechanism: aws-msk-iam, username: u}, tls: {}`:    "kafka.sasl.username: expected none",
+		`{mechanism: oauthbearer}`:                          "kafka.sasl: mechanism oauthbearer needs the key oauth",
+		`{mechanism: oauthbearer, oauth: {token_file: /t}}`: "",
+		`{mechanism: oauthbearer, oauth: {}}`:               "kafka.sasl.oauth: expected either token_file or token_url",
+		`{mechanism: oauthbearer, oauth: {token_url: "https://x/t", client_id: a, client_secret: b, scope: kafka}}`: "",
+		`{mechanism: oauthbearer, oauth: {token_url: "https://x/t", client_id: a}}`:                                 "kafka.sasl.oauth: token_url needs client_id and client_secret",
+		`{mechanism: oauthbearer, oauth: {token_url: "x/t", client_id: a, client_secret: b}}`:                       "kafka.sasl.oauth.token_url: expected a URL",
+		`{mechanism: oauthbearer, password: p, oauth: {token_file: /t, client_id: a}}`:                              "kafka.sasl.oauth.token_file: expected no client_id",
+		`{mechanism: plain, username: u, password: p, oauth: {token_file: /t}}`:                                     "kafka.sasl.oauth: expected none",
+	} {
+		_, err := Parse("catchment.yaml", []byte(`kafka: {brokers: [a:1], sasl: `+text+"}\n"), NeedKafka)
+		if want == "" {
+			require.NoError(t, err, text)
+		} else {
+			require.ErrorContains(t, err, want, text)
+		}
+	}
+
+	password := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(password, []byte("from a file\n"), 0o600))
+	t.Setenv("CATCHMENT_KAFKA__SASL__PASSWORD_FILE", password)
+	f, err := Parse("catchment.yaml", []byte("kafka: {brokers: [a:1], sasl: {mechanism: plain, username: u}}\n"), NeedKafka)
+	require.NoError(t, err)
+	require.Equal(t, "from a file", f.Kafka.SASL.Password.Reveal())
+	require.Equal(t, password, f.Kafka.SASL.Password.File())
+}
+
 func TestAddresses(t *testing.T) {
 	_, err := Parse("catchment.yaml", []byte(`
 kafka: {brokers: [a, "b:0", "c:9092"]}

@@ -119,8 +119,8 @@ func (c *Cluster) Config(topic string) settings.Kafka {
 	}
 }
 
-// Topic makes a topic as Catchment wants it (three replicas, min.insync.replicas 2, LogAppendTime) and returns its
-// name. It is deleted when the test ends.
+// Topic makes a topic as Catchment wants it (three replicas, min.insync.replicas 2, LogAppendTime), on a secured broker with
+// the one replica that there is, and returns its name. It is deleted when the test ends.
 func (c *Cluster) Topic(t testing.TB, partitions int) string {
 	t.Helper()
 	value := func(s string) *string { return &s }
@@ -128,8 +128,9 @@ func (c *Cluster) Topic(t testing.TB, partitions int) string {
 	admin := kadm.NewClient(c.Client(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	_, err := admin.CreateTopic(ctx, int32(partitions), 3, map[string]*string{
-		"min.insync.replicas":            value("2"),
+	replicas := min(3, len(c.Brokers))
+	_, err := admin.CreateTopic(ctx, int32(partitions), int16(replicas), map[string]*string{
+		"min.insync.replicas":            value(strconv.Itoa(max(1, replicas-1))),
 		"message.timestamp.type":         value("LogAppendTime"),
 		"cleanup.policy":                 value("delete"),
 		"retention.ms":                   value("604800000"),

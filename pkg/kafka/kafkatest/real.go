@@ -38,7 +38,10 @@ func newScripted(t testing.TB, dir string) *Cluster {
 }
 
 // scripted is the power switch of a cluster that the script runs; it counts brokers from 1.
-type scripted struct{ program, dir string }
+type scripted struct {
+	program, dir string
+	env          []string // more of the script's settings
+}
 
 func (s *scripted) stop(i int) error { return s.switched("stopone", i) }
 
@@ -59,8 +62,8 @@ func (s *scripted) switched(command string, i int) error {
 
 func (s *scripted) run(command string, more ...string) (string, error) {
 	cmd := exec.Command("bash", append([]string{s.program, command, s.dir}, more...)...)
-	cmd.Env = append(os.Environ(), "QUICK=1")       // counts when the cluster is made, and is kept
-	log, err := os.CreateTemp("", "kafka-cluster-") // a file: brokers may inherit it, and a pipe would never end
+	cmd.Env = append(append(os.Environ(), "QUICK=1"), s.env...) // counts when the cluster is made, and is kept
+	log, err := os.CreateTemp("", "kafka-cluster-")             // a file: brokers may inherit it, and a pipe would never end
 	if err != nil {
 		return "", err
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -43,9 +42,12 @@ type Store struct {
 // Config makes the pool's configuration. Nothing in it outlives a transaction, so that it works behind PgBouncer in
 // transaction mode.
 func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
+	if _, err := parse(p.URL.Reveal()); err != nil {
+		return nil, fmt.Errorf("postgres.url: %w", err)
+	}
 	cfg, err := pgxpool.ParseConfig(p.URL.Reveal())
 	if err != nil {
-		return nil, errors.New("postgres.url: expected a connection URL such as postgres://user:password@host:5432/database")
+		return nil, errors.New("postgres.url: expected pool_ settings such as pool_max_conn_lifetime=1h")
 	}
 	if p.MaxConns > 0 {
 		cfg.MaxConns = int32(min(p.MaxConns, 1<<15))
@@ -73,16 +75,7 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 		types.TryWrapEncodePlanFuncs = append([]pgtype.TryWrapEncodePlanFunc{wrapArrays}, types.TryWrapEncodePlanFuncs...)
 		return nil
 	}
-	if p.PasswordFile != "" {
-		cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
-			b, err := os.ReadFile(p.PasswordFile)
-			if err != nil {
-				return fmt.Errorf("postgres.password_file: %w", err)
-			}
-			c.Password = strings.TrimRight(string(b), "\r\n")
-			return nil
-		}
-	}
+	cfg.BeforeConnect = renew(p)
 	return cfg, nil
 }
 
