@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/provider"
 )
 
@@ -137,6 +138,9 @@ func (s *Service) accept(r *request) bool {
 		r.write(g.Response)
 		return false
 	default:
+		if mutant.On(mutant.M12) {
+			mutantEnqueue(s, r)
+		}
 		s.refuse(r, g.outcome(), g.Reason)
 		return false
 	}
@@ -164,6 +168,9 @@ func (s *Service) accept(r *request) bool {
 	}
 	if known.replayed {
 		d.Verdict = d.Verdict.With(event.FlagReplaySuspect)
+	}
+	if mutant.On(mutant.M14) {
+		s.lookup.add(&sight, s.now())
 	}
 	r.users.Add(1)
 	switch err := s.pub.publish(d, &r.encoder, r.src.atOnce, r.received.Add(r.src.ackTimeout), r.settled); {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -148,8 +149,14 @@ func (p *publisher) publish(d *event.Delivery, e *event.Encoder, atOnce bool, de
 	start := time.Now()
 	w.part, w.start, w.called, w.release = part, start, called{d.Source, d.ID, d.DeliveryID}, release
 	cl.TryProduce(context.Background(), record, w.answered)
+	if mutant.On(mutant.M1) {
+		return nil
+	}
 	w.late.Reset(deadline.Sub(start))
 	err := <-w.ended
+	if mutant.On(mutant.M2) {
+		err = nil
+	}
 	if err == errDeadline { //nolint:errorlint // Kafka's own errors are others
 		return err
 	}

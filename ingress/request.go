@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/provider"
 )
 
@@ -71,7 +72,7 @@ func (s *Service) begin(c *gin.Context) *request {
 
 // leave is called once by each user; with the last one the request is free for the next.
 func (r *request) leave() {
-	if r.users.Add(-1) > 0 {
+	if r.users.Add(-1) > 0 && !mutant.On(mutant.M3) {
 		return
 	}
 	if cap(r.body) > cap(r.space) && cap(r.body) <= keptBody {
@@ -121,6 +122,9 @@ func (r *request) delivery(v *provider.Verified) *event.Delivery {
 	}
 	if tp := req.Header.Get("Traceparent"); validTraceParent(tp) {
 		d.TraceParent, d.TraceState = tp, req.Header.Get("Tracestate")
+	}
+	if mutant.On(mutant.M13) {
+		d.Body = mutantRewritten(r.body)
 	}
 	var space [4]string
 	flags := space[:0]

@@ -14,6 +14,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/expr"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -133,6 +134,11 @@ func (b *batch) commit(ctx context.Context) error {
 // within does the batch's work in a transaction.
 func (b *batch) within(ctx context.Context, tx *store.Tx) error {
 	b.tx, b.sum, b.writes, b.plans, b.states = tx, newSummary(), store.Writes{}, nil, make([]string, len(b.items))
+	if mutant.On(mutant.M4) {
+		if err := store.MutantMoveFirst(ctx, tx, b.part, b.owner, b.expected, b.next()); err != nil {
+			return err
+		}
+	}
 	if err := b.enter(ctx); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -101,7 +102,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 func (ses *session) options() []kgo.Opt {
 	cfg := ses.svc.cfg.Processor
 	all, partition := ses.eng.budget.fetches()
-	return []kgo.Opt{
+	opts := []kgo.Opt{
 		kgo.ConsumerGroup(cfg.Group), kgo.ConsumeTopics(ses.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(cfg.Session), kgo.HeartbeatInterval(max(cfg.Session/4, 100*time.Millisecond)),
@@ -113,6 +114,10 @@ func (ses *session) options() []kgo.Opt {
 		kgo.KeepControlRecords(), // so that offsets have no gaps
 		kgo.FetchMaxBytes(all), kgo.FetchMaxPartitionBytes(partition), kgo.FetchMaxWait(500 * time.Millisecond),
 	}
+	if mutant.On(mutant.M15) {
+		opts = append(opts, kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
+	}
+	return opts
 }
 
 // position takes the partitions over: Postgres says where to go on, whatever Kafka's commit says.

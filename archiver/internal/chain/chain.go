@@ -19,6 +19,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/segment"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 )
 
 // ErrConflict is wrapped by errors that no retry can heal: the store holds something else than Kafka. All other errors
@@ -183,6 +184,11 @@ type Added struct {
 func (c *Chain) Add(ctx context.Context, tip Tip, s *segment.Segment) (Added, error) {
 	if s.First != tip.Next || s.Previous != tip.Segment {
 		return Added{}, fmt.Errorf("segment %s does not follow the chain's end at offset %d", s.Key(c.Kind), tip.Next)
+	}
+	if mutant.On(mutant.M11) {
+		if _, err := c.seal(ctx, tip, s); err != nil {
+			return Added{}, err
+		}
 	}
 	err := c.Store.Create(ctx, s.Key(c.Kind), s.Body)
 	if err == nil {

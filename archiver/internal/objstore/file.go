@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/mutant"
 )
 
 // temporary is the folder of unfinished files, beside events/ where no reader looks.
@@ -57,12 +59,16 @@ func (s *fileStore) Create(ctx context.Context, key string, body []byte) (err er
 	if err := s.makeFolder(dir); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(path); err == nil {
+	replace := mutant.On(mutant.M10) && key != probeKey
+	if _, err := os.Lstat(path); err == nil && !replace {
 		return s.exists(key, dir)
 	}
 	temp, err := s.writeTemporary(body)
 	if err != nil {
 		return err
+	}
+	if replace {
+		return os.Rename(temp, path)
 	}
 	err = os.Link(temp, path)
 	if removed := os.Remove(temp); err == nil && removed != nil && !errors.Is(removed, fs.ErrNotExist) {

@@ -21,6 +21,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/catchment-dev/catchment/pkg/mutant"
 )
 
 // A request may take requestTime, and longer for large objects: at least slowestRate bytes a second must go through.
@@ -102,12 +104,16 @@ func (s *s3Store) Create(ctx context.Context, key string, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime+time.Duration(len(body)/slowestRate)*time.Second)
 	defer cancel()
 	sum := sha256.Sum256(body)
-	_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
+	put := &s3.PutObjectInput{
 		Bucket: &s.bucket, Key: aws.String(s.prefix + key),
 		Body: bytes.NewReader(body), ContentLength: aws.Int64(int64(len(body))),
 		IfNoneMatch:       aws.String("*"),
 		ChecksumAlgorithm: types.ChecksumAlgorithmSha256, ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:])),
-	})
+	}
+	if mutant.On(mutant.M10) && key != probeKey {
+		put.IfNoneMatch = nil
+	}
+	_, err := s.client.PutObject(ctx, put)
 	return s.explain(key, err)
 }
 

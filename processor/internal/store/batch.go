@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/catchment-dev/catchment/pkg/mutant"
 )
 
 // Errors of a batch. Everything else is an error of the database or the way to it: see Classify.
@@ -225,10 +227,18 @@ func (t *Tx) Enter(ctx context.Context, p Partition, owner uuid.UUID, expected i
 		return nil, ErrMoved
 	case err != nil:
 		return nil, &OwnError{"store identities", err}
+	case mutant.On(mutant.M5):
 	case has != owner:
 		return nil, ErrFenced
+	case mutant.On(mutant.M4):
 	case next != expected:
 		return nil, fmt.Errorf("%w: expected %d, found %d", ErrMoved, expected, next)
+	}
+	if mutant.On(mutant.M6) {
+		mutantAllNew(fresh)
+	}
+	if mutant.On(mutant.M8) {
+		return fresh, mutantCommit(ctx, t)
 	}
 	return fresh, nil
 }
@@ -256,9 +266,13 @@ func queueIdentities(b *pgx.Batch, ids []Identity, fresh []bool) {
 		sha.bytes(ids[i].SHA256)
 		delivery.uuid(ids[i].DeliveryID)
 	}
-	b.Queue(`INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
+	sql := `INSERT INTO catchment.identities (source, event_id, body_sha256, first_seen_at, delivery_id)
 		SELECT s, e, h, now(), d FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[]) AS t(s, e, h, d)
-		ON CONFLICT DO NOTHING RETURNING source, event_id`, source, id, sha, delivery).
+		ON CONFLICT DO NOTHING RETURNING source, event_id`
+	if mutant.On(mutant.M7) || mutant.On(mutant.M17) {
+		sql = mutantIdentities(sql)
+	}
+	b.Queue(sql, source, id, sha, delivery).
 		Query(func(rows pgx.Rows) error {
 			var k Key
 			next := 0

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
@@ -120,6 +121,9 @@ func Classify(err error) Class {
 		return f.class
 	}
 	var pe *pgconn.PgError
+	if mutant.On(mutant.M16) {
+		return Poison
+	}
 	if !errors.As(err, &pe) {
 		return Transient
 	}

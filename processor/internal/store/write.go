@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 )
 
@@ -96,8 +97,12 @@ type Writes struct {
 func (t *Tx) Write(ctx context.Context, w *Writes, p Partition, owner uuid.UUID, next Position) error {
 	b := &pgx.Batch{}
 	moved := int64(0)
-	b.Queue(`UPDATE catchment.progress SET next_offset = $3, leader_epoch = $4, updated_at = now()
-		WHERE topic_id = $1 AND partition = $2 AND owner = $5`, p.TopicID, p.Partition, next.Next, next.LeaderEpoch, owner).
+	sql := `UPDATE catchment.progress SET next_offset = $3, leader_epoch = $4, updated_at = now()
+		WHERE topic_id = $1 AND partition = $2 AND owner = $5`
+	if mutant.On(mutant.M5) {
+		sql = mutantUnfenced(sql)
+	}
+	b.Queue(sql, p.TopicID, p.Partition, next.Next, next.LeaderEpoch, owner).
 		Exec(func(tag pgconn.CommandTag) error { moved = tag.RowsAffected(); return nil })
 	if err := t.write(ctx, w, b); err != nil {
 		return err
