@@ -50,6 +50,9 @@ func (s *Service) recover(c *gin.Context) {
 func (s *Service) receive(c *gin.Context) {
 	r := s.begin(c)
 	s.handle(r)
+	if mutant.On(mutant.M3) {
+		mutantLend(r)
+	}
 	r.leave()
 }
 

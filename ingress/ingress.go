@@ -121,6 +121,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	if s.engine, err = s.routes(); err != nil {
 		return nil, err
 	}
+	if s.listener = cfg.Ingress.Listener; s.listener != nil {
+		return s, nil
+	}
 	if s.listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Ingress.Listen); err != nil {
 		s.pub.close()
 		s.lookup.close()

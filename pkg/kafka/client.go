@@ -29,6 +29,9 @@ func Options(k settings.Kafka, clientID string) ([]kgo.Opt, error) {
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.MetadataMaxAge(time.Minute),
 	}
+	if k.Dial != nil && k.TLS == nil {
+		opts = append(opts, kgo.Dialer(k.Dial))
+	}
 	if k.TLS != nil {
 		if _, err := k.TLS.Config(); err != nil {
 			return nil, fmt.Errorf("kafka.tls: %w", err)

@@ -11,7 +11,7 @@ type Mutant string
 const (
 	M1  Mutant = "M1"  // 200 before Kafka has answered
 	M2  Mutant = "M2"  // 200 whatever Kafka answers, or when it does not
-	M3  Mutant = "M3"  // a request's memory is used again while the producer still has it
+	M3  Mutant = "M3"  // a body's memory is used again while the producer still has it
 	M4  Mutant = "M4"  // the position is committed before the batch is
 	M5  Mutant = "M5"  // nobody looks whose the partition is, and where it stands
 	M6  Mutant = "M6"  // every event is new

@@ -5,6 +5,8 @@ package settings
 //go:generate go test . -run TestGeneratedFiles -update
 
 import (
+	"context"
+	"net"
 	"time"
 
 	"github.com/catchment-dev/catchment/pkg/config"
@@ -43,7 +45,12 @@ type Kafka struct {
 	TLS               *TLS          `yaml:"tls" doc:"TLS to the brokers"`
 	SASL              *SASL         `yaml:"sasl" doc:"authentication to the brokers"`
 	Embedded          bool          `yaml:"embedded" doc:"catchment up runs a broker of its own: one node, not replicated"`
+
+	Dial Dial `yaml:"-"` // in place of TCP, without tls; nil: TCP
 }
+
+// Dial makes a connection. Programs that hold their services and these in one process have a way of their own.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Results is the topic to which results are published; empty: none.
 func (k *Kafka) Results() string {
@@ -89,6 +96,8 @@ type Postgres struct {
 	Prepared     string        `yaml:"prepared" default:"auto" enum:"auto,on,off" doc:"prepared statements; off behind an old PgBouncer"`
 	MaxConns     int           `yaml:"max_conns" default:"10" min:"2" doc:"connections of each service at most"`
 	Embedded     bool          `yaml:"embedded" doc:"catchment up runs a Postgres of its own"`
+
+	Dial Dial `yaml:"-"` // in place of TCP; nil: TCP
 }
 
 // Archive says where segments go.
@@ -125,6 +134,8 @@ type Ingress struct {
 	ClockTolerance    time.Duration `yaml:"clock_tolerance" default:"2m" min:"1s" doc:"how far our clock may be from the brokers'; over it 503, and not ready"`
 	Limits            Limits        `yaml:"limits" doc:"what one address, and all together, may take before a request is verified"`
 	Dedup             Dedup         `yaml:"dedup" doc:"look-up of what was acknowledged lately; saves work, correctness never depends on it"`
+
+	Listener net.Listener `yaml:"-"` // in place of listen; nil: listen
 }
 
 // ServerTLS is the identity that the ingress shows.

@@ -50,6 +50,9 @@ func Config(p settings.Postgres, name string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, errors.New("postgres.url: expected pool_ settings such as pool_max_conn_lifetime=1h")
 	}
+	if p.Dial != nil {
+		cfg.ConnConfig.DialFunc = pgconn.DialFunc(p.Dial)
+	}
 	if p.MaxConns > 0 {
 		cfg.MaxConns = int32(min(p.MaxConns, 1<<15))
 	}
