@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
+.PHONY: simulate simulate-mutants help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -75,6 +75,16 @@ bench-backlog: build ## measure the processor's memory on a backlog of a million
 	@dir=$$(mktemp -d); trap 'bash scripts/parts.sh stop "$$dir"; rm -rf "$$dir"' EXIT; bash scripts/parts.sh start "$$dir" kafka postgres >/dev/null; \
 	eval "$$(bash scripts/parts.sh env "$$dir")"; \
 	go run ./processor/bench/backlog -brokers "$$CATCHMENT_TEST_KAFKA" -database "$$CATCHMENT_TEST_DATABASE_URL" -processor bin/catchment-processor $(FLAGS)
+
+SEEDS ?= 500
+SEED ?= 1
+
+simulate: ## run SEEDS (500) seeds of all services in virtual time, from SEED (1) on; needs nothing but Go
+	cd cmd/catchment && CATCHMENT_SIMULATE_SEEDS=$(SEEDS) CATCHMENT_SIMULATE_SEED=$(SEED) go test -tags synctests -count=1 -v -timeout 0 -run TestSimulate $(FLAGS) ./internal/prove/simtest
+
+simulate-mutants: ## let the simulation catch the mutations, and replay seeds that fail
+	cd cmd/catchment && go test -tags 'synctests mutant' -count=1 -v -timeout 10m -run 'TestMutants|TestReplay' $(FLAGS) ./internal/prove/simtest
+	cd archiver && go test -tags mutant -count=1 -run TestMutant $(FLAGS) ./internal/objstore
 
 fuzz: ## run every fuzz target for FUZZTIME (2m)
 	@bash scripts/fuzz.sh $(FUZZTIME) $(MODULES)

@@ -252,8 +252,9 @@ func (h *half) deadline(t time.Time) { h.change(func() { h.until = t }) }
 func (h *half) late(t time.Time)     { h.change(func() { h.writable = t }) }
 func (h *half) end()                 { h.change(func() { h.ended = true; h.settle() }) }
 func (h *half) shut()                { h.change(func() { h.closed, h.queue = true, nil; h.finish() }) }
-func (h *half) reset()               { h.change(func() { h.lost, h.queue = true, nil; h.finish() }) }
-func (h *half) finish()              { h.once.Do(func() { close(h.done) }) }
+
+func (h *half) reset()  { h.change(func() { h.lost, h.queue = true, nil; h.finish() }) }
+func (h *half) finish() { h.once.Do(func() { close(h.done) }) }
 
 // settle lets the reader know of the end, unless that is still under way.
 func (h *half) settle() {

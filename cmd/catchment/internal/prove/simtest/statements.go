@@ -1,6 +1,7 @@
 package simtest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -95,6 +96,7 @@ type statement struct {
 	columns []uint32
 	locks   bool
 	run     func(*call) error // nil: it finds nothing
+	copied  func(c *call, row [][]byte)
 }
 
 type param struct {
@@ -232,37 +234,29 @@ var statements = []statement{
 		}
 		return nil
 	}},
-	{
-		begins: "INSERT INTO catchment.bodies",
-		params: oid(texts, texts, texts, stamps, stamps, texts, texts, texts, texts, texts, jsons, byteas, ids, i4s, texts, ids, i4s, i8s, i4s, texts, byteas), locks: true, run: func(c *call) error {
-			partitions, offsets, bodies := arg[[]int32](c, 17), arg[[]int64](c, 18), arg[[][]byte](c, 21)
-			for i, k := range c.keys(1, 2) {
-				c.state.bodies[k] = body{digest(bodies[i]), partitions[i], offsets[i]}
-			}
-			return nil
-		},
-	},
+	{begins: "COPY catchment.bodies", locks: true, copied: func(c *call, row [][]byte) {
+		at := c.columnsOf("source", "event_id", "body", "partition", `"offset"`)
+		c.state.bodies[key{string(row[at[0]]), string(row[at[1]])}] = body{digest(row[at[2]]), int32(binary.BigEndian.Uint32(row[at[3]])), int64(binary.BigEndian.Uint64(row[at[4]]))}
+	}},
+	{begins: "COPY catchment.results", locks: true, copied: func(c *call, row [][]byte) {
+		at := c.columnsOf("source", "event_id")
+		c.state.results[key{string(row[at[0]]), string(row[at[1]])}]++
+	}},
 	{begins: "UPDATE catchment.bodies b SET status", params: oid(texts, texts, texts, stamp), locks: true},
 	{begins: "INSERT INTO catchment.duplicates", params: oid(texts, texts, ids, stamps, texts, ids, i4s, i8s, i4s), locks: true, run: func(c *call) error {
-		for _, k := range c.keys(1, 2) {
+		for _, k := range c.keys() {
 			c.state.repeats[k]++
 		}
 		return nil
 	}},
 	{begins: "INSERT INTO catchment.conflicts", params: oid(texts, texts, ids, stamps, texts, ids, i4s, i8s, i4s, jsons, byteas, byteas), locks: true, run: func(c *call) error {
-		for _, k := range c.keys(1, 2) {
+		for _, k := range c.keys() {
 			c.state.conflicts[k]++
 		}
 		return nil
 	}},
-	{begins: "INSERT INTO catchment.results", params: oid(texts, texts, ids, texts, byteas, i4s, texts, texts, texts, i8s, jsons, texts, stamps, spans), locks: true, run: func(c *call) error {
-		for _, k := range c.keys(1, 2) {
-			c.state.results[k]++
-		}
-		return nil
-	}},
 	{begins: "INSERT INTO catchment.retries", params: oid(texts, texts, texts, i4s, spans, stamps, texts), locks: true, run: func(c *call) error {
-		c.state.retries += len(c.keys(1, 2))
+		c.state.retries += len(c.keys())
 		return nil
 	}},
 	{
@@ -321,9 +315,19 @@ func (c *call) place(topic, partition int) place {
 	return place{arg[uuid.UUID](c, topic), arg[int32](c, partition)}
 }
 
-// keys are two columns of texts.
-func (c *call) keys(source, event int) []key {
-	sources, events := arg[[]string](c, source), arg[[]string](c, event)
+// columnsOf says where a COPY has its columns.
+func (c *call) columnsOf(names ...string) (at []int) {
+	list, _, _ := strings.Cut(c.sql[strings.Index(c.sql, "(")+1:], ")")
+	columns := strings.Split(strings.ReplaceAll(list, " ", ""), ",")
+	for _, name := range names {
+		at = append(at, slices.Index(columns, name))
+	}
+	return at
+}
+
+// keys are the first two columns, of texts.
+func (c *call) keys() []key {
+	sources, events := arg[[]string](c, 1), arg[[]string](c, 2)
 	list := make([]key, len(sources))
 	for i := range sources {
 		list[i] = key{sources[i], events[i]}
@@ -374,7 +378,7 @@ func identify(c *call) error {
 	for k := range c.state.identities {
 		held[k.id] = byID
 	}
-	for i, k := range c.keys(1, 2) {
+	for i, k := range c.keys() {
 		old, ok := c.state.identities[k]
 		if held[k.id] || ok && !(byMinute && !old.at.Truncate(time.Minute).Equal(c.now.Truncate(time.Minute))) {
 			continue
@@ -391,7 +395,7 @@ func identify(c *call) error {
 }
 
 func known(c *call) error {
-	for _, k := range c.keys(1, 2) {
+	for _, k := range c.keys() {
 		if i, ok := c.state.identities[k]; ok {
 			c.emit(k.source, k.id, []byte(i.sha), i.delivery)
 		}

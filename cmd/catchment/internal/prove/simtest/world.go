@@ -148,6 +148,9 @@ func run(seed uint64, dir string, sc Scenario) (*Verdict, error) {
 	}
 	slow := time.Duration(w.rng.IntN(20)) * time.Millisecond
 	w.net = NewNet(func(from, to string) time.Duration {
+		if to == pgName { // pgx waits for COPY's answer with a mutex, which stops virtual time: it must come without any
+			return 0
+		}
 		return time.Duration(len(from)*7+len(to)*3)%5*time.Millisecond/4 + slow/4
 	})
 	if err := w.begin(); err != nil {
