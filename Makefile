@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: simulate simulate-mutants help run build test test-real test-containers test-kill test-kill-archiver smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
+.PHONY: simulate simulate-mutants help run build test test-real test-containers test-kill test-kill-archiver test-alerts smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -44,6 +44,9 @@ test-kill: ## kill the processor and a backfill 20 times at each boundary betwee
 
 test-kill-archiver: ## kill archivers 100 times under load, on the parts that the environment names
 	CATCHMENT_TEST_ARCHIVER_KILLS=100 go test -race -count=1 -v -timeout 60m -run 'TestR37' $(FLAGS) ./archiver
+
+test-alerts: ## test alerts, runbooks and dashboards, on a real Prometheus that watches the programs; needs Debian's prometheus
+	go test -count=1 -v -timeout 20m -run 'TestMetricsReference|TestAlert|TestDashboard' $(FLAGS) ./cmd/catchment
 
 smoke: build ## run the shipped program from outside: up, send, wrong requests, kill -9, DuckDB on the archive
 	@PYTHON=$${PYTHON:-python3} bash scripts/smoke.sh bin/catchment

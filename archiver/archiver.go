@@ -241,3 +241,13 @@ func (s *Service) stored(err error) error {
 	}
 	return err
 }
+
+// failingFor is how long the store has failed; 0: it does not.
+func (s *Service) failingFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing.IsZero() {
+		return 0
+	}
+	return now.Sub(s.failing)
+}

@@ -79,6 +79,7 @@ func newConsumer(s *stream, topicID [16]byte) (*consumer, error) {
 		kgo.OnPartitionsRevoked(c.revoked),
 		kgo.OnPartitionsLost(c.lost),
 		kgo.AdjustFetchOffsetsFn(c.locate),
+		kafka.Metrics(s.metrics.reg, s.consumerName()),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
@@ -428,6 +429,14 @@ func (c *consumer) headroom(now time.Time) float64 {
 		return math.Inf(1)
 	}
 	return (retention - c.oldest(now)).Seconds()
+}
+
+// keeps is how many seconds the topic keeps its records.
+func (c *consumer) keeps() float64 {
+	if retention := time.Duration(c.retention.Load()); retention > 0 {
+		return retention.Seconds()
+	}
+	return math.Inf(1)
 }
 
 func (c *consumer) halted() error {

@@ -11,11 +11,13 @@ import (
 )
 
 type metrics struct {
+	reg         prometheus.Registerer
 	segments    prometheus.Counter
 	adopted     prometheus.Counter
 	records     prometheus.Counter
 	bytes       prometheus.Counter
 	storeErrors prometheus.Counter
+	stores      prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
@@ -26,14 +28,19 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m := &metrics{
+		reg:         reg,
 		segments:    counter("catchment_archiver_segments_total", "Segments that this process wrote."),
 		adopted:     counter("catchment_archiver_adopted_segments_total", "Segments that another process had written first."),
 		records:     counter("catchment_archiver_records_total", "Records in the segments that this process wrote."),
 		bytes:       counter("catchment_archiver_segment_bytes_total", "Bytes of the segments that this process wrote."),
 		storeErrors: counter("catchment_archiver_store_errors_total", "Calls of the store that failed and were tried again."),
 	}
+	m.stores = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "catchment_archiver_segment_seconds", Help: "Time until a finished segment and its checkpoint were in the store, with all tries.",
+		Buckets: prometheus.ExponentialBuckets(0.01, 2, 14), NativeHistogramBucketFactor: 1.1,
+	})
 	collectors := []prometheus.Collector{
-		m.segments, m.adopted, m.records, m.bytes, m.storeErrors,
+		m.stores, m.segments, m.adopted, m.records, m.bytes, m.storeErrors,
 		gauge("catchment_archiver_oldest_unarchived_seconds", "Age of the oldest record that was fetched and is not archived.", func() float64 {
 			var age time.Duration
 			for _, c := range s.consumers() {
@@ -50,8 +57,9 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 		}),
 		gauge("catchment_archiver_buffered_bytes", "Bytes of records that wait to be archived.", func() float64 { return float64(s.budget.load()) }),
 	}
+	collectors = append(collectors, gauge("catchment_archiver_store_failing_seconds", "How long the store has failed without a call that succeeded; 0: it does not.", func() float64 { return s.failingFor(time.Now()).Seconds() }))
 	for _, st := range s.streams {
-		collectors = append(collectors, newHeadroom(st))
+		collectors = append(collectors, newHeadroom(st), newRetention(st))
 	}
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
@@ -61,16 +69,30 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 	return m, telemetry.ClientCertificate(reg, "kafka", s.kafka.TLS)
 }
 
-// newHeadroom is the headroom of one topic; its consumer is archiver, or archiver-results.
-func newHeadroom(st *stream) prometheus.Collector {
-	name := "archiver"
-	if st.kind != layout.Events {
-		name += "-" + st.kind.String()
+// consumerName is the label of the topic's consumer: archiver, or archiver-results.
+func (st *stream) consumerName() string {
+	if st.kind == layout.Events {
+		return "archiver"
 	}
+	return "archiver-" + st.kind.String()
+}
+
+// newHeadroom is the headroom of one topic.
+func newHeadroom(st *stream) prometheus.Collector {
+	return st.gauge("catchment_retention_headroom_seconds", "Time until Kafka's retention deletes what this consumer has not yet read.",
+		func(c *consumer) float64 { return c.headroom(time.Now()) })
+}
+
+// newRetention is how long one topic's records stay.
+func newRetention(st *stream) prometheus.Collector {
+	return st.gauge("catchment_retention_seconds", "How long Kafka keeps the records of the topic that this consumer reads; +Inf: for ever, or not known yet.",
+		func(c *consumer) float64 { return c.keeps() })
+}
+
+// gauge is a value of the topic's consumer; NaN while there is none.
+func (st *stream) gauge(name, help string, value func(*consumer) float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name:        "catchment_retention_headroom_seconds",
-		Help:        "Time until Kafka's retention deletes what this consumer has not yet read.",
-		ConstLabels: prometheus.Labels{"consumer": name},
+		Name: name, Help: help, ConstLabels: prometheus.Labels{"consumer": st.consumerName()},
 	}, func() float64 {
 		st.mu.Lock()
 		c := st.current
@@ -78,6 +100,6 @@ func newHeadroom(st *stream) prometheus.Collector {
 		if c == nil {
 			return math.NaN()
 		}
-		return c.headroom(time.Now())
+		return value(c)
 	})
 }

@@ -295,6 +295,7 @@ func (p *partition) account(s *segment.Segment, added chain.Added, why string, t
 	p.c.metrics.segments.Inc()
 	p.c.metrics.records.Add(float64(s.Count()))
 	p.c.metrics.bytes.Add(float64(len(s.Body)))
+	p.c.metrics.stores.Observe(took.Seconds())
 	p.log.Info("segment archived", slog.String("key", s.Key(p.c.kind)), slog.Any("records", s.Count()), slog.Int("bytes", len(s.Body)), slog.String("closed_by", why), slog.String("took", took.String()))
 }
 

@@ -105,9 +105,10 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	}
 	s.topic = &topicGuard{
 		cfg: cfg.Kafka, maxBody: largestBody(s.sources), log: s.log, client: s.pub.client,
-		resize: s.pub.bulkhead.resize, gone: s.pub.gone, anew: s.pub.anew,
+		resize: s.pub.bulkhead.resize, metrics: s.metrics, gone: s.pub.gone, anew: s.pub.anew,
 	}
 	s.clock = newClock(cfg, s.pub, func() time.Time { return s.now() }, s.log)
+	s.metrics.verdicts(s)
 	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log, reg); err != nil {
 		s.pub.close()
 		return nil, err

@@ -1,6 +1,9 @@
 package ingress
 
 import (
+	"errors"
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -12,7 +15,12 @@ type metrics struct {
 	dataLoss prometheus.Counter
 	verified *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
+	unread   prometheus.Gauge
 	lookups  *prometheus.CounterVec
+	ends     *prometheus.GaugeVec
+
+	underReplicated prometheus.Gauge
+	belowMinInsync  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -26,13 +34,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		reloads:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_secret_reloads_total", Help: "Times that changed secrets were read again, by result: failed ones left a source's secrets as they were."}, []string{"result"}),
 	}
 	m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "catchment_ingress_dedup_lookups_total", Help: "Look-ups of acknowledged events, by result: failed and skipped ones count as not seen."}, []string{"result"})
+	m.unread = prometheus.NewGauge(prometheus.GaugeOpts{Name: "catchment_ingress_secrets_unread", Help: "1: the changed secrets of some source could not be read, and those from before are in use."})
+	m.ends = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "catchment_secret_not_after_timestamp_seconds", Help: "When a secret ends to count, in Unix time, by its not_after; +Inf: never."}, []string{"source", "secret_id"})
+	m.underReplicated = prometheus.NewGauge(prometheus.GaugeOpts{Name: "catchment_ingress_topic_under_replicated_partitions", Help: "Partitions of the topic of which not every replica is in sync, as of the last check, which is made every minute."})
+	m.belowMinInsync = prometheus.NewGauge(prometheus.GaugeOpts{Name: "catchment_ingress_topic_below_min_insync_partitions", Help: "Partitions of the topic that take no records, as fewer replicas than min.insync.replicas are in sync, as of the last check."})
 	for _, result := range []string{lookupSeen, lookupUnseen, lookupFailed, lookupSkipped} {
 		m.lookups.WithLabelValues(result)
 	}
 	for _, result := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(result)
 	}
-	reg.MustRegister(m.requests, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads, m.lookups)
+	reg.MustRegister(m.requests, m.ack, m.inflight, m.dataLoss, m.verified, m.reloads, m.lookups, m.unread, m.ends, m.underReplicated, m.belowMinInsync)
 	return m
 }
 
@@ -78,7 +90,33 @@ func (m *metrics) rules(source string, j *Judge) *rules {
 	for _, id := range ids {
 		r.verified[id] = m.verified.WithLabelValues(source, id)
 	}
+	for id, end := range j.rules.SecretsEnd() {
+		at := math.Inf(1)
+		if !end.IsZero() {
+			at = float64(end.Unix())
+		}
+		m.ends.WithLabelValues(source, id).Set(at)
+	}
 	return r
+}
+
+// verdicts shows what refuses all webhooks: an unsafe topic, and a clock that is unsound.
+func (m *metrics) verdicts(s *Service) {
+	gauge := func(name, help string, err func() error) {
+		m.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if err() != nil {
+				return 1
+			}
+			return 0
+		}))
+	}
+	gauge("catchment_ingress_topic_unsafe", "1: the topic would not keep what it acknowledges, and webhooks are refused.", func() error {
+		if err := s.topic.err(); !errors.Is(err, errStarting) {
+			return err
+		}
+		return nil // not checked yet
+	})
+	gauge("catchment_ingress_clock_unsound", "1: our clock is not the brokers', and webhooks are refused.", s.clock.err)
 }
 
 // retire drops the counters of secrets that are gone: however often secrets change, there are only as many series as
@@ -87,6 +125,12 @@ func (m *metrics) retire(source string, old, now *rules) {
 	for id := range old.verified {
 		if _, kept := now.verified[id]; !kept {
 			m.verified.DeleteLabelValues(source, id)
+		}
+	}
+	ends := now.judge.rules.SecretsEnd()
+	for id := range old.judge.rules.SecretsEnd() {
+		if _, kept := ends[id]; !kept {
+			m.ends.DeleteLabelValues(source, id)
 		}
 	}
 }

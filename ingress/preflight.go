@@ -33,8 +33,9 @@ type topicGuard struct {
 	verdict atomic.Pointer[verdict]
 	failure atomic.Pointer[error] // why Kafka could not be asked, last
 	resize  func(partitions int)  // told of the topic's size
-	gone    <-chan struct{}       // says that the topic may be another than it was
-	anew    func()                // to be called when there is a topic again
+	metrics *metrics
+	gone    <-chan struct{} // says that the topic may be another than it was
+	anew    func()          // to be called when there is a topic again
 }
 
 type verdict struct {
@@ -144,6 +145,8 @@ func (g *topicGuard) ask(ctx context.Context) error {
 		return err
 	}
 	g.resize(report.Partitions)
+	g.metrics.underReplicated.Set(float64(report.UnderReplicated))
+	g.metrics.belowMinInsync.Set(float64(report.BelowMinInsync))
 	v := &verdict{err: report.Err(), scope: sha256.Sum256(append([]byte(report.ClusterID), report.TopicID[:]...))}
 	g.conclude(v)
 	return nil

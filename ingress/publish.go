@@ -71,19 +71,19 @@ func newPublisher(cfg *settings.File, sources map[string]*source, log *slog.Logg
 		gone: make(chan struct{}, 1), bulkhead: newBulkhead(cfg.Kafka.Topic, int64(cfg.Ingress.InFlightBytes)),
 	}
 	p.waits.New = p.newWait
-	open := func(linger time.Duration) (*kgo.Client, error) {
-		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger))...)
+	open := func(name string, linger time.Duration) (*kgo.Client, error) {
+		cl, err := kgo.NewClient(append(common[:len(common):len(common)], kgo.ProducerLinger(linger), kafka.Metrics(m.reg, name))...)
 		if err != nil {
 			return nil, fmt.Errorf("kafka client: %w", err)
 		}
 		return cl, nil
 	}
-	if p.client, err = open(cfg.Ingress.Linger); err != nil {
+	if p.client, err = open("ingress", cfg.Ingress.Linger); err != nil {
 		return nil, err
 	}
 	for _, s := range sources {
 		if s.atOnce && p.atOnce == nil {
-			if p.atOnce, err = open(0); err != nil {
+			if p.atOnce, err = open("ingress-at-once", 0); err != nil {
 				p.client.Close()
 				return nil, err
 			}

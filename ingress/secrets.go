@@ -140,6 +140,7 @@ func (w *secrets) reload() {
 		}
 	}
 	w.service.metrics.reloads.WithLabelValues(result).Inc()
+	w.service.metrics.unread.Set(map[string]float64{reloadFailed: 1}[result])
 	w.service.log.Info("read the secrets again", slog.String("result", result), slog.Int("sources_changed", taken))
 }
 

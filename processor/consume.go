@@ -68,7 +68,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 	}
 	alive, drop := context.WithCancel(context.WithoutCancel(ctx))
 	defer drop()
-	client, err := kgo.NewClient(slices.Concat(opts, ses.options(), s.more, []kgo.Opt{kgo.WithContext(alive)})...)
+	client, err := kgo.NewClient(slices.Concat(opts, ses.options(), s.more, []kgo.Opt{kgo.WithContext(alive), kafka.Metrics(s.metrics.reg, "processor")})...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}

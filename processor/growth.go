@@ -34,11 +34,11 @@ type upkeepMetrics struct {
 func newUpkeepMetrics(reg prometheus.Registerer) *upkeepMetrics {
 	m := &upkeepMetrics{
 		daysAhead: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "catchment", Name: "processor_partitions_ahead_days",
+			Namespace: "catchment", Name: "processor_partitions_ahead",
 			Help: "Days from tomorrow on that have a partition for their events; -1: not even today has.",
 		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: "catchment", Name: "processor_days_dropped_total", Help: "Days of events that were removed after processor.retention.",
+			Namespace: "catchment", Name: "processor_dropped_partitions_total", Help: "Days of events that were removed after processor.retention.",
 		}),
 		swept: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "catchment", Name: "processor_aged_rows_total", Help: "Rows deleted after their retention.",

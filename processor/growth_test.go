@@ -74,10 +74,10 @@ func TestMissingTomorrowIsTold(t *testing.T) {
 		err := r.Ready()
 		return err != nil && strings.Contains(err.Error(), "tomorrow") && strings.Contains(err.Error(), "catchment migrate")
 	}), "%v", r.Ready())
-	require.Zero(t, r.metric(t, "catchment_processor_partitions_ahead_days"))
+	require.Zero(t, r.metric(t, "catchment_processor_partitions_ahead"))
 	require.NoError(t, Migrate(t.Context(), w.url))
 	require.True(t, waitFor(func() bool { return r.Ready() == nil }), "%v", r.Ready())
-	require.Equal(t, 7.0, r.metric(t, "catchment_processor_partitions_ahead_days"))
+	require.Equal(t, 7.0, r.metric(t, "catchment_processor_partitions_ahead"))
 }
 
 // Retention drops old days while the processor works. An event that comes again after its body is gone is still a
@@ -115,5 +115,5 @@ func TestRetention(t *testing.T) {
 	w.produce(delivery("shop", "c", "t", `{}`), delivery("shop", "b", "t", `{}`))
 	w.eventually(4, `SELECT count(*) FROM ledger`) // the shortened promise, as said
 	w.eventually(1, `SELECT count(*) FROM catchment.events`)
-	require.Equal(t, 3.0, first.metric(t, "catchment_processor_days_dropped_total"))
+	require.Equal(t, 3.0, first.metric(t, "catchment_processor_dropped_partitions_total"))
 }

@@ -88,9 +88,9 @@ func serve(ctx context.Context, path string, handlers []Handler) error {
 		return err
 	}
 	if con != nil {
-		return telemetry.Serve(ctx, &attended{s, con}, reg, cfg.Processor.OpsListen, "processor.ops_listen")
+		return telemetry.Serve(ctx, cfg, &attended{s, con}, reg, cfg.Processor.OpsListen, "processor.ops_listen")
 	}
-	return telemetry.Serve(ctx, s, reg, cfg.Processor.OpsListen, "processor.ops_listen")
+	return telemetry.Serve(ctx, cfg, s, reg, cfg.Processor.OpsListen, "processor.ops_listen")
 }
 
 // attended is the processor with its console.

@@ -33,11 +33,12 @@ func (s *Service) observe(ctx context.Context) {
 			if time.Since(asked) > configEvery {
 				retention, asked = ses.retention(ctx), time.Now()
 			}
-			if oldest := ses.observe(); retention > 0 {
-				s.metrics.headroom.Set((retention - oldest).Seconds())
-			} else {
-				s.metrics.headroom.Set(math.Inf(1))
+			limit := math.Inf(1)
+			if retention > 0 {
+				limit = retention.Seconds()
 			}
+			s.metrics.retention.Set(limit)
+			s.metrics.headroom.Set(limit - ses.observe().Seconds())
 		}
 		select {
 		case <-tick.C:

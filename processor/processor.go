@@ -73,11 +73,24 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handle
 	for name := range c.Sources {
 		sources[name] = true
 	}
-	return &Service{
+	s := &Service{
 		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops, reader: reader,
 		phase: "starting", halted: map[int32]string{}, faults: map[string]fault{}, upkeep: standardUpkeep(),
 		now: time.Now, dog: newWatchdog(c.Processor.StallTimeout), tick: time.Second, dump: os.Stderr,
-	}, nil
+	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "catchment", Name: "processor_postgres_up", Help: "1: the last look at Postgres, every 15 s and in each batch, found it and what we need in it.",
+	}, s.postgresUp))
+	return s, nil
+}
+
+func (s *Service) postgresUp() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.faults[onPostgres].err != nil || s.faults[onSchema].err != nil || s.session != nil && s.session.fault() != nil {
+		return 0
+	}
+	return 1
 }
 
 // fillDefaults serves configurations that were built in Go; Load has set them already.
@@ -175,6 +188,7 @@ func (s *Service) setEngine(db *store.Store) {
 		store: db, ops: s.ops, reader: s.reader, byName: map[string]*operation{}, bySource: map[string][]*operation{},
 		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, budget: newBudget(int(s.cfg.Processor.BufferBytes)), dog: s.dog, now: s.now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
 	}
+	s.metrics.pool.store.Store(db)
 	db.PublishResults(s.cfg.Kafka.Results())
 	for _, waived := range s.cfg.Kafka.Accept {
 		e.gapsOK = e.gapsOK || waived == kafka.CheckCleanup

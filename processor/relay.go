@@ -58,7 +58,7 @@ func (s *Service) relay(ctx context.Context) {
 		client, err = kgo.NewClient(append(opts,
 			kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(relayDelivery), kgo.AllowIdempotentProduceCancellation(), kgo.UnknownTopicRetries(2),
 			kgo.ProducerLinger(2*time.Millisecond), kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
-			kgo.MaxBufferedRecords(1<<20),
+			kgo.MaxBufferedRecords(1<<20), kafka.Metrics(s.metrics.reg, "processor-outbox"),
 		)...)
 		if err == nil {
 			defer client.Close()

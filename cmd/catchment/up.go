@@ -335,6 +335,7 @@ func (n *node) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	telemetry.Watch(reg, n.cfg, made...)
 	ready := func() error { return run.Ready(made...) }
 	con, err := n.console(ctx, n.log)
 	if err != nil {

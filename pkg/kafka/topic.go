@@ -50,6 +50,10 @@ type Report struct {
 	ClusterID  string
 	Partitions int
 	Findings   []Finding
+
+	// These say nothing about the topic's safety, but about the brokers now.
+	UnderReplicated int // partitions of which not every replica is in sync
+	BelowMinInsync  int // partitions that take no records with acks=all, as too few of their replicas are in sync
 }
 
 // Err returns an error that names every finding that is not waived, or nil.
@@ -144,6 +148,15 @@ func judge(ctx context.Context, cl *kgo.Client, k settings.Kafka, topic string, 
 		r.Findings = append(r.Findings, Finding{check, fmt.Sprintf(format, args...), slices.Contains(k.Accept, check)})
 	}
 	by(d, value, found)
+	least := number(value, "min.insync.replicas")
+	for _, p := range d.Partitions {
+		if len(p.ISR) < len(p.Replicas) {
+			r.UnderReplicated++
+		}
+		if p.Leader < 0 || int64(len(p.ISR)) < least {
+			r.BelowMinInsync++
+		}
+	}
 	return r, nil
 }
 

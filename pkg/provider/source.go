@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // scheme is an opened preset: the provider's rules with one source's keys and options in place. None of its
@@ -116,6 +117,15 @@ func (s *Source) SecretIDs() []string {
 		ids[i] = s.keys[i].id
 	}
 	return ids
+}
+
+// SecretsEnd says until when each of the source's secrets counts, by their IDs; zero: for ever.
+func (s *Source) SecretsEnd() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for i := range s.keys {
+		ends[s.keys[i].id] = s.keys[i].notAfter
+	}
+	return ends
 }
 
 // Receive decides on one request. The error is a *Refusal. It neither changes nor keeps the request. It blocks only

@@ -133,7 +133,8 @@ func Pages(services ...run.Service) map[string]http.Handler {
 
 // Serve runs a service of its own process: its operations listener first, so that health can be asked while it
 // starts, and last to stop.
-func Serve(ctx context.Context, s run.Service, reg *prometheus.Registry, opsListen, key string) error {
+func Serve(ctx context.Context, cfg *settings.File, s run.Service, reg *prometheus.Registry, opsListen, key string) error {
+	Watch(reg, cfg, s)
 	ops, err := NewOps(opsListen, key, Handler(reg, s.Ready, Pages(s)))
 	if err != nil {
 		return err

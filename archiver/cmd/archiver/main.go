@@ -26,7 +26,7 @@ func main() {
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
-		return telemetry.Serve(ctx, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
+		return telemetry.Serve(ctx, cfg, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
 	}, func(path string) (string, error) {
 		cfg, err := settings.Load(path, settings.NeedArchiver)
 		if err != nil {

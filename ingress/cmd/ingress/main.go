@@ -26,7 +26,7 @@ func main() {
 		if err != nil {
 			return err
 		}
-		return telemetry.Serve(ctx, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
+		return telemetry.Serve(ctx, cfg, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
 	}, func(path string) (string, error) {
 		cfg, err := settings.Load(path, settings.NeedIngress)
 		if err != nil {

@@ -99,6 +99,9 @@ func Open(ctx context.Context, p settings.Postgres, name string) (*Store, error)
 // Close waits for the connections in use and closes all.
 func (s *Store) Close() { s.pool.Close() }
 
+// PoolStat is what the pool counts.
+func (s *Store) PoolStat() *pgxpool.Stat { return s.pool.Stat() }
+
 // Ping says whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.pool.Ping(ctx); err != nil {
