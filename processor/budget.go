@@ -2,13 +2,9 @@ package processor
 
 import (
 	"context"
-	"os"
-	"runtime/debug"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 const (
@@ -59,19 +55,9 @@ func (b *budget) fetches() (all, partition int32) {
 	return int32(min(max(b.limit/8, leastFetch), mostFetchBytes)), int32(min(max(half, leastFetch), mostFetch))
 }
 
-// limitMemory tells Go's garbage collector what the processor needs, in a process of its own: four times of what
-// is buffered, for the batches that are made of it, on top of what the program takes at rest. Without it the heap may
-// grow without bound, for below it the collector may let the garbage of three heaps gather: a batch leaves megabytes of it,
-// and looking through what waits costs more than the memory. GOMEMLIMIT and GOGC in the environment stand.
-func limitMemory(cfg *settings.File) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(atRest + 4*int64(cfg.Processor.BufferBytes))
-	}
-}
-
+// A processor in a process of its own may take four times of what is buffered, for the batches that are made of it, on top
+// of what the program takes at rest. Below that the collector may let the garbage of three heaps gather: a batch leaves megabytes
+// of it, and looking through what waits costs more than the memory.
 const (
 	atRest    = 128 << 20 // bytes
 	gcPercent = 300

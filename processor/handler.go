@@ -76,7 +76,7 @@ func serve(ctx context.Context, path string, handlers []Handler) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
-	limitMemory(cfg)
+	run.LimitMemory(atRest+4*int64(cfg.Processor.BufferBytes), gcPercent)
 	reg := telemetry.Registry()
 	log := telemetry.Logger(cfg.Telemetry, os.Stderr)
 	s, err := New(cfg, log, reg, handlers...)

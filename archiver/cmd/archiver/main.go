@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/catchment-dev/catchment/archiver"
 	"github.com/catchment-dev/catchment/pkg/run"
@@ -20,7 +19,7 @@ func main() {
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
-		limitMemory(cfg)
+		run.LimitMemory(besides+int64(cfg.Archiver.BufferBytes), 0)
 		reg := telemetry.Registry()
 		s, err := archiver.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
 		if err != nil {
@@ -36,11 +35,5 @@ func main() {
 	}))
 }
 
-// limitMemory tells the garbage collector what the archiver needs: what is buffered, on top of what is fetched and of what
-// the program takes at rest. Without it the heap may grow to twice of what is in use. GOMEMLIMIT in the environment stands.
-func limitMemory(cfg *settings.File) {
-	const besides = 128 << 20 // bytes
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(besides + int64(cfg.Archiver.BufferBytes))
-	}
-}
+// besides is what the archiver needs on top of what is buffered: what is fetched, and what the program takes at rest. In bytes.
+const besides = 128 << 20
