@@ -116,9 +116,14 @@ func (j *judge) coverage(starts, ends map[chainKey]int64) error {
 		if start := starts[k]; start > p.Start {
 			j.found(Chain, "topic %s, partition %d: the chain starts at offset %d, the log at %d", p.Topic, p.Partition, start, p.Start)
 		}
-		if end := ends[k]; end != p.End {
+		end := ends[k]
+		delete(ends, k)
+		if end != p.End {
 			j.found(Chain, "topic %s, partition %d: the chain ends before offset %d, and the log before %d", p.Topic, p.Partition, end, p.End)
 		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(ends), compareChains) {
+		j.found(Chain, "topic %s (%s), partition %d: it is in the archive, and not in Kafka", k.topic, k.id, k.partition)
 	}
 	return nil
 }

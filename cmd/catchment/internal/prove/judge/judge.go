@@ -4,6 +4,7 @@
 package judge
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -113,8 +114,11 @@ const (
 )
 
 // Judge reads the folder of a run. The error says that the folder cannot be read; what is wrong with the run is in the verdict.
-func Judge(dir string) (*Verdict, error) {
-	j := &judge{dir: dir, v: &Verdict{Invalid: []string{}, Counters: map[string]int64{}}, entities: map[string]*entity{}, said: map[string]*tally{}}
+func Judge(dir string) (*Verdict, error) { return judged(dir, shardBytes) }
+
+// judged is Judge with so many bytes of the journal at once.
+func judged(dir string, atOnce int64) (*Verdict, error) {
+	j := &judge{dir: dir, atOnce: atOnce, shared: map[string]string{}, v: &Verdict{Invalid: []string{}, Counters: map[string]int64{}}, entities: map[string]*entity{}, said: map[string]*tally{}}
 	for i, name := range names {
 		j.v.Checks = append(j.v.Checks, Check{Number: i + 1, Name: name, Found: []string{}})
 	}
@@ -141,11 +145,13 @@ func Judge(dir string) (*Verdict, error) {
 // judge is one call of Judge.
 type judge struct {
 	dir    string
+	atOnce int64
 	v      *Verdict
 	run    folder.Run
 	facts  folder.Facts
 	shards uint64
 	noAck  []window
+	shared map[string]string // texts that many rows have
 
 	entities map[string]*entity
 	said     map[string]*tally // by source: what the providers saw
@@ -154,6 +160,7 @@ type judge struct {
 // entity is what must have become of an entity.
 type entity struct {
 	executed int64
+	writes   int64 // of its state that succeeded
 	version  int64
 	id       string
 }
@@ -161,8 +168,9 @@ type entity struct {
 // tally counts a source's answers.
 type tally struct{ accepted, duplicate, unsure int64 }
 
-// shardBytes is about how much of a journal is judged at once: it bounds the memory.
-const shardBytes = 256 << 20
+// shardBytes is about how much of a journal is judged at once. Two to three times as much memory is needed, and all files are
+// read once for each shard.
+const shardBytes = 512 << 20
 
 func (j *judge) begin() error {
 	if err := folder.Read(j.dir, folder.RunFile, &j.run); err != nil {
@@ -176,7 +184,7 @@ func (j *judge) begin() error {
 	if err != nil {
 		return err
 	}
-	j.shards = uint64(info.Size()/shardBytes) + 1
+	j.shards = uint64(info.Size()/j.atOnce) + 1
 	for _, file := range []string{
 		folder.KafkaFile, folder.PartitionsFile, folder.ArchiveFile, folder.SegmentsFile, folder.CheckpointsFile, folder.IdentitiesFile,
 		folder.EventsFile, folder.ResultsFile, folder.ConflictsFile, folder.LettersFile, folder.ProgressFile, folder.LedgerFile,
@@ -206,14 +214,14 @@ func (j *judge) mine(shard uint64) func(line []byte) bool {
 		return nil
 	}
 	return func(line []byte) bool {
-		rest, ok := strings.CutPrefix(string(line[:min(len(line), 1500)]), `{"source":"`)
-		source, rest, ok1 := strings.Cut(rest, `"`)
-		rest, ok2 := strings.CutPrefix(rest, `,"id":"`)
-		id, _, ok3 := strings.Cut(rest, `"`)
-		if !ok || !ok1 || !ok2 || !ok3 || strings.ContainsRune(source+id, '\\') {
+		rest, ok := bytes.CutPrefix(line, []byte(`{"source":"`))
+		source, rest, ok1 := bytes.Cut(rest, []byte(`"`))
+		rest, ok2 := bytes.CutPrefix(rest, []byte(`,"id":"`))
+		id, _, ok3 := bytes.Cut(rest, []byte(`"`))
+		if !ok || !ok1 || !ok2 || !ok3 || bytes.IndexByte(source, '\\') >= 0 || bytes.IndexByte(id, '\\') >= 0 {
 			return true // settled when it is decoded
 		}
-		return j.shardOf(source, id) == shard
+		return j.shardOf(string(source), string(id)) == shard
 	}
 }
 

@@ -132,8 +132,8 @@ func (j *judge) load(shard uint64) (subjects, error) {
 	ss := subjects{}
 	err := errors.Join(
 		each(j, shard, folder.JournalFile, func(l *journal.Line) (string, string) { return l.Source, l.ID }, func(l *journal.Line) { j.note(ss, l) }),
-		each(j, shard, folder.KafkaFile, whoseRecord, func(r *folder.Record) { s := ss.of(r.Source, r.ID); s.kafka = append(s.kafka, r) }),
-		each(j, shard, folder.ArchiveFile, whoseRecord, func(r *folder.Record) { s := ss.of(r.Source, r.ID); s.archive = append(s.archive, r) }),
+		each(j, shard, folder.KafkaFile, whoseRecord, func(r *folder.Record) { s := ss.of(r.Source, r.ID); s.kafka = append(s.kafka, j.slim(s, r)) }),
+		each(j, shard, folder.ArchiveFile, whoseRecord, func(r *folder.Record) { s := ss.of(r.Source, r.ID); s.archive = append(s.archive, j.slim(s, r)) }),
 		each(j, shard, folder.IdentitiesFile, func(r *folder.Identity) (string, string) { return r.Source, r.ID },
 			func(r *folder.Identity) { ss.of(r.Source, r.ID).identities++ }),
 		each(j, shard, folder.EventsFile, func(r *folder.Event) (string, string) { return r.Source, r.ID },
@@ -151,6 +151,27 @@ func (j *judge) load(shard uint64) (subjects, error) {
 	return ss, err
 }
 
+// slim lets a record share its texts with the subject and its attempt.
+func (j *judge) slim(s *subject, r *folder.Record) *folder.Record {
+	r.Source, r.ID, r.Segment = s.source, s.id, ""
+	if known, ok := j.shared[r.TopicID]; ok {
+		r.TopicID = known
+	} else {
+		j.shared[r.TopicID] = r.TopicID
+	}
+	if a := s.attempt(r.Attempt); a != nil {
+		for _, of := range []struct {
+			text  *string
+			known string
+		}{{&r.SHA256, a.sum}, {&r.Headers, a.headers}, {&r.Delivery, a.delivery}} {
+			if *of.text == of.known {
+				*of.text = of.known
+			}
+		}
+	}
+	return r
+}
+
 func whoseRecord(r *folder.Record) (source, id string) { return r.Source, r.ID }
 
 // note takes a line of the journal.
@@ -161,9 +182,12 @@ func (j *judge) note(ss subjects, l *journal.Line) {
 	}
 	s := ss.of(l.Source, l.ID)
 	if l.IsAnswer() {
-		if a := s.attempt(l.Number); a != nil {
-			a.outcome, a.status, a.delivery, a.replied, a.answered = l.Outcome, l.Status, l.Delivery, l.Said, l.At
+		a := s.attempt(l.Number)
+		if a == nil {
+			j.invalid("the journal has an answer to attempt %d of %s, and no such attempt", l.Number, s.name())
+			return
 		}
+		a.outcome, a.status, a.delivery, a.replied, a.answered = l.Outcome, l.Status, l.Delivery, l.Said, l.At
 		return
 	}
 	j.v.Attempts++

@@ -64,13 +64,13 @@ func (j *judge) newest() error {
 }
 
 // monotone wants no entity ever to have gone back (check 7). An entity's history must be there from its first write to its
-// state, or what happened in between could be hidden.
+// state, with as many writes as results say, or what happened in between could be hidden.
 func (j *judge) monotone() error {
 	type at struct {
 		version int64
 		id      string
 	}
-	last := map[string]at{}
+	last, writes := map[string]at{}, map[string]int64{}
 	for s, err := range folder.Each[folder.State](j.dir, folder.HistoryFile, nil) {
 		if err != nil {
 			return err
@@ -81,6 +81,12 @@ func (j *judge) monotone() error {
 			j.found(Monotone, "entity %s went from version %d, %s, back to %d, %s (write %d)", s.Entity, before.version, before.id, s.Version, s.ID, s.Number)
 		}
 		last[s.Entity] = at{s.Version, s.ID}
+		writes[s.Entity]++
+	}
+	for _, name := range slices.Sorted(maps.Keys(j.entities)) {
+		if due := j.entities[name].writes; writes[name] != due {
+			j.found(Monotone, "entity %s was written %d times, and %d results say that they wrote it", name, writes[name], due)
+		}
 	}
 	for s, err := range folder.Each[folder.State](j.dir, folder.StateFile, nil) {
 		if err != nil {
@@ -95,16 +101,12 @@ func (j *judge) monotone() error {
 
 // position wants everything in Kafka to be processed, and no commit to run ahead of Postgres (check 10).
 func (j *judge) position() error {
-	type key struct {
-		id string
-		n  int32
-	}
-	next := map[key]int64{}
+	next := map[chainKey]int64{}
 	for p, err := range folder.Each[folder.Progress](j.dir, folder.ProgressFile, nil) {
 		if err != nil {
 			return err
 		}
-		next[key{p.TopicID, p.Partition}] = p.Next
+		next[chainKey{p.Topic, p.TopicID, p.Partition}] = p.Next
 	}
 	for p, err := range folder.Each[folder.Partition](j.dir, folder.PartitionsFile, nil) {
 		if err != nil {
@@ -113,19 +115,15 @@ func (j *judge) position() error {
 		if p.Start > 0 {
 			j.invalid("Kafka has deleted records of %s, partition %d, below offset %d: what they were can no longer be shown", p.Topic, p.Partition, p.Start)
 		}
-		if p.Topic != j.run.Topic {
-			continue
+		if p.Topic == j.run.Topic {
+			k := chainKey{p.Topic, p.TopicID, p.Partition}
+			at, ok := next[k]
+			delete(next, k)
+			j.partition(&p, at, ok)
 		}
-		at, ok := next[key{p.TopicID, p.Partition}]
-		switch {
-		case !ok && p.End > p.Start:
-			j.found(Position, "partition %d has %d records, and no position in Postgres", p.Partition, p.End-p.Start)
-		case ok && at != p.End:
-			j.found(Position, "partition %d ends at offset %d, and the position in Postgres is %d", p.Partition, p.End, at)
-		}
-		if p.Committed > at {
-			j.found(Position, "partition %d: the commit in Kafka is %d, ahead of Postgres's %d", p.Partition, p.Committed, at)
-		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(next), compareChains) {
+		j.found(Position, "partition %d of topic %s (%s) has a position in Postgres, and is not in Kafka", k.partition, k.topic, k.id)
 	}
 	for _, p := range j.run.Phases {
 		if p.Failed != "" {
@@ -133,6 +131,18 @@ func (j *judge) position() error {
 		}
 	}
 	return nil
+}
+
+func (j *judge) partition(p *folder.Partition, at int64, known bool) {
+	switch {
+	case !known && p.End > p.Start:
+		j.found(Position, "partition %d has %d records, and no position in Postgres", p.Partition, p.End-p.Start)
+	case known && at != p.End:
+		j.found(Position, "partition %d ends at offset %d, and the position in Postgres is %d", p.Partition, p.End, at)
+	}
+	if p.Committed > at {
+		j.found(Position, "partition %d: the commit in Kafka is %d, ahead of Postgres's %d", p.Partition, p.Committed, at)
+	}
 }
 
 // accounts wants the ingresses to have counted what the providers were told (check 12).
