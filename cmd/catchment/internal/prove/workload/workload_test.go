@@ -70,7 +70,7 @@ func TestWhatASenderCanKnow(t *testing.T) {
 		"reset":                {hijacked(""), journal.Info},
 		"the answer was cut":   {hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), journal.Info},
 		"half of the headers":  {hijacked("HTTP/1.1 200 OK\r\nConte"), journal.Info},
-		"all of the answer":    {hijacked("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), journal.OK},
+		"all of the answer":    {hijacked("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), journal.OK},
 		"accepted, in a hurry": {status(202), journal.OK},
 	} {
 		t.Run(name, func(t *testing.T) {
