@@ -94,9 +94,9 @@ func newService(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer,
 		writer: uuid.NewString(), log: log.With(slog.String("service", "archiver")),
 		budget: &budget{limit: int64(cfg.Archiver.BufferBytes)},
 	}
-	s.addStream(layout.Events, cfg.Kafka.Topic, cfg.Archiver.Group, row.From)
+	s.addStream(layout.Events, cfg.Kafka.Topic, cfg.Archiver.Group, (*row.Maker).From)
 	if results := cfg.Kafka.Results(); results != "" {
-		s.addStream(layout.Results, results, cfg.Archiver.ResultsGroup(), row.FromResult)
+		s.addStream(layout.Results, results, cfg.Archiver.ResultsGroup(), (*row.Maker).FromResult)
 	}
 	s.metrics, err = newMetrics(reg, s)
 	return s, err

@@ -811,3 +811,26 @@ func TestMemoryIsBoundedWhileTheStoreIsAway(t *testing.T) {
 	r.judge()
 	require.NoError(t, a.Ready())
 }
+
+// A segment that is long in being stored does not keep other partitions from being archived, although the records behind it
+// are more than wait otherwise; and what waits has its exact bytes.
+func TestOneSlowUploadHoldsUpNobody(t *testing.T) {
+	const limit = 8 << 20
+	r := newRig(t, 2)
+	r.cfg.Archiver.BufferBytes = limit
+	released := make(chan struct{})
+	a := r.start(&fault{r.store, func(_ context.Context, key string, create func() error) error {
+		if isSegment(key) && strings.Contains(key, "-00000-") {
+			<-released
+		}
+		return create()
+	}})
+	r.produce(4000) // about 2 MiB for each
+	require.Eventually(t, func() bool {
+		return a.budget.load() > limit/8 && r.archived() == 2000
+	}, patience, 20*time.Millisecond)
+	require.False(t, a.budget.ahead())
+	close(released)
+	r.judge()
+	require.Eventually(t, func() bool { return a.budget.load() == 0 && a.budget.queued.Load() == 0 }, patience, 10*time.Millisecond)
+}

@@ -25,8 +25,9 @@ import (
 )
 
 const (
-	pollRecords   = 2_000    // at a time, so that a rebalance never waits for long
-	fetchBytes    = 16 << 20 // of one fetch of one broker, besides archiver.buffer_bytes
+	pollRecords   = 2_000     // at a time, so that a rebalance never waits for long
+	fetchBytes    = 16 << 20  // of one fetch of one broker, besides archiver.buffer_bytes
+	partitionPart = 512 << 10 // of that for one partition: a record keeps the memory of all that came with it
 	commitTime    = 10 * time.Second
 	watchInterval = 10 * time.Second
 	rebalanceTime = 30 * time.Second // what a rebalance may take besides the drain
@@ -73,6 +74,7 @@ func newConsumer(s *stream, topicID [16]byte) (*consumer, error) {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.KeepControlRecords(), // they have offsets: without them there would be gaps
 		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxPartitionBytes(partitionPart),
 		kgo.MaxConcurrentFetches(3),
 		kgo.MetadataMaxAge(time.Minute), // new partitions
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) {}), // locate does the work
@@ -127,8 +129,10 @@ func (c *consumer) run(parent context.Context) error {
 
 // waitForRoom blocks while too many bytes are held: nothing is polled, and Kafka keeps the rest. false: ctx has ended.
 func (c *consumer) waitForRoom(ctx context.Context) bool {
-	for c.budget.full() && ctx.Err() == nil {
-		c.budget.press(c.allPartitions())
+	for (c.budget.full() || c.budget.ahead()) && ctx.Err() == nil {
+		if c.budget.full() {
+			c.budget.press(c.allPartitions())
+		}
 		select {
 		case <-ctx.Done():
 		case <-c.freed:

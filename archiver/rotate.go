@@ -44,12 +44,14 @@ type partition struct {
 	guard  sync.Mutex
 	queue  []*kgo.Record
 	queued int64     // bytes of the queue
+	stays  bool      // the goroutine waits for a store, and the queue with it
 	since  time.Time // broker's timestamp of the first record that is not archived
 	reason error     // why it is halted
 	last   error     // why it takes no more records, and is halted when it has archived those it has
 
 	// Only the goroutine of run uses these, after locate.
 	tip     chain.Tip
+	maker   row.Maker
 	builder *segment.Builder
 	held    int64 // bytes of the builder that the budget knows of
 }
@@ -117,13 +119,44 @@ func (p *partition) put(records []*kgo.Record) {
 	if p.reason != nil || p.last != nil {
 		return
 	}
+	if p.c.budget.lags(p.queued) {
+		for _, r := range records {
+			row.Detach(r)
+		}
+	}
 	p.queue = append(p.queue, records...)
-	p.queued += size
-	p.c.budget.add(size)
+	p.queuedMore(size)
 	if p.since.IsZero() {
 		p.since = records[0].Timestamp
 	}
 	signal(p.wake)
+}
+
+// queuedMore counts bytes of the queue, in the budget as well. The caller holds guard.
+func (p *partition) queuedMore(bytes int64) {
+	p.queued += bytes
+	if !p.stays {
+		p.c.budget.queued.Add(bytes)
+	}
+	p.c.budget.add(bytes)
+}
+
+// retry calls try until it succeeds or the partition is another's. Meanwhile the queue does not keep others from fetching.
+func (p *partition) retry(what string, try func() error) error {
+	p.stay(true)
+	defer p.stay(false)
+	return p.c.retry(p.ctx, what, try)
+}
+
+func (p *partition) stay(stays bool) {
+	p.guard.Lock()
+	defer p.guard.Unlock()
+	bytes := p.queued
+	if p.stays = stays; stays {
+		bytes = -bytes
+	}
+	p.c.budget.queued.Add(bytes)
+	p.c.budget.tell()
 }
 
 func (p *partition) run() {
@@ -192,9 +225,8 @@ func (p *partition) archiveQueue() error {
 		}
 		size := row.RecordSize(r)
 		p.guard.Lock()
-		p.queued -= size
+		p.queuedMore(-size)
 		p.guard.Unlock()
-		p.c.budget.add(-size)
 	}
 	return nil
 }
@@ -216,7 +248,7 @@ func (p *partition) archive(r *kgo.Record) error {
 	if r.Offset > next {
 		return fmt.Errorf("%w: %w: offsets %d to %d", chain.ErrConflict, errGap, next, r.Offset-1)
 	}
-	w := p.c.row(r, p.chain.Partition.TopicID)
+	w := p.c.row(&p.maker, r, p.chain.Partition.TopicID)
 	if err := p.seal(w); err != nil {
 		return err
 	}
@@ -239,7 +271,7 @@ func (p *partition) seal(w *row.Row) error {
 		return nil
 	}
 	var unusable error
-	err := p.c.retry(p.ctx, "have the key of a record's source and day", func() error {
+	err := p.retry("have the key of a record's source and day", func() error {
 		err := p.c.ring.Seal(p.ctx, w)
 		if errors.Is(err, keys.ErrUnusable) {
 			unusable, err = err, nil
@@ -263,7 +295,7 @@ func (p *partition) closeSegment(why string) error {
 	started := time.Now()
 	var added chain.Added
 	var conflict error
-	err = p.c.retry(p.ctx, "store "+s.Key(p.c.kind), func() error {
+	err = p.retry("store "+s.Key(p.c.kind), func() error {
 		var err error
 		added, err = p.chain.Add(p.ctx, p.tip, s)
 		if errors.Is(err, chain.ErrConflict) {
@@ -325,8 +357,8 @@ func (p *partition) release() {
 	p.hold(0)
 	p.builder = nil
 	p.guard.Lock()
-	p.c.budget.add(-p.queued)
-	p.queue, p.queued = nil, 0
+	p.queuedMore(-p.queued)
+	p.queue = nil
 	p.guard.Unlock()
 	p.c.budget.relieved(p)
 }

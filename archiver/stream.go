@@ -26,7 +26,7 @@ type stream struct {
 	*Service
 	kind         layout.Kind
 	topic, group string
-	row          func(*kgo.Record, [16]byte) *row.Row
+	row          func(*row.Maker, *kgo.Record, [16]byte) *row.Row
 	log          *slog.Logger
 	freed        chan struct{} // the budget was given bytes back
 
@@ -35,7 +35,7 @@ type stream struct {
 	current  *consumer
 }
 
-func (s *Service) addStream(kind layout.Kind, topic, group string, of func(*kgo.Record, [16]byte) *row.Row) {
+func (s *Service) addStream(kind layout.Kind, topic, group string, of func(*row.Maker, *kgo.Record, [16]byte) *row.Row) {
 	st := &stream{
 		Service: s, kind: kind, topic: topic, group: group, row: of, log: s.log.With(slog.String("topic", topic)),
 		freed: make(chan struct{}, 1), starting: "not started",

@@ -77,7 +77,8 @@ func (b *bench) encoders() ([]contestant, error) {
 		{segmentName, turn(func() (int, error) { return build(records, func(i int) *row.Row { return rows[i] }) })},
 		{digestsName, turn(func() (int, error) { return 0, digest(rows) })},
 		{recordsName, turn(func() (int, error) {
-			return build(records, func(i int) *row.Row { return row.From(records[i], partition.TopicID) })
+			maker := row.Maker{}
+			return build(records, func(i int) *row.Row { return maker.From(records[i], partition.TopicID) })
 		})},
 	}, nil
 }

@@ -189,13 +189,27 @@ func (hs *headerList) name(i int, header string) string {
 // Decode reads a record that Encode wrote. The delivery's body is the record's value itself. The error wraps
 // ErrNotADelivery and names the header that is missing, doubled or malformed.
 func Decode(r *kgo.Record) (*Delivery, error) {
-	d, _, err := decode(r)
+	d, _, err := new(Decoder).decode(r)
 	return d, err
 }
 
+// Decoder reads records one after the other into the same memory: a delivery is valid until the next record is read, but
+// for its texts, which stay. It is not safe for concurrent use.
+type Decoder struct {
+	delivery Delivery
+	headers  []Header
+}
+
 // decode also returns the headers that are not part of the format.
-func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
-	d = &Delivery{Body: r.Value, Headers: make([]Header, 0, len(r.Headers))}
+func (x *Decoder) decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
+	requested := 0
+	for i := range r.Headers {
+		if strings.HasPrefix(r.Headers[i].Key, prefixHTTP) {
+			requested++
+		}
+	}
+	d = &x.delivery
+	*d = Delivery{Body: r.Value, Headers: slices.Grow(x.headers[:0], requested)}
 	var seen uint32
 	values := joinValues(r)
 	for i := range r.Headers {
@@ -224,7 +238,7 @@ func decode(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
 			return nil, nil, fmt.Errorf("%w: header %s is missing", ErrNotADelivery, k)
 		}
 	}
-	if len(d.Headers) == 0 {
+	if x.headers = d.Headers; len(d.Headers) == 0 {
 		d.Headers = nil
 	}
 	if string(r.Key) != d.ID {

@@ -11,7 +11,12 @@ import (
 // that Decode takes, the delivery is the same and err is nil; otherwise err is Decode's, and the delivery holds what
 // is known. The delivery's body is the record's value itself.
 func Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
-	if d, rest, err = decode(r); err == nil {
+	return new(Decoder).Salvage(r)
+}
+
+// Salvage returns what the function of that name returns. What it has returned before must be out of use.
+func (x *Decoder) Salvage(r *kgo.Record) (d *Delivery, rest []kgo.RecordHeader, err error) {
+	if d, rest, err = x.decode(r); err == nil {
 		return d, rest, nil
 	}
 	d = &Delivery{Body: r.Value}

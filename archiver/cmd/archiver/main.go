@@ -19,7 +19,7 @@ func main() {
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
-		run.LimitMemory(besides+int64(cfg.Archiver.BufferBytes), 0)
+		run.LimitMemory(besides+int64(cfg.Archiver.BufferBytes), garbage)
 		reg := telemetry.Registry()
 		s, err := archiver.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
 		if err != nil {
@@ -37,3 +37,6 @@ func main() {
 
 // besides is what the archiver needs on top of what is buffered: what is fetched, and what the program takes at rest. In bytes.
 const besides = 128 << 20
+
+// garbage may gather, in percent of what is in use: to look through what is in use more often costs more than the memory.
+const garbage = 200

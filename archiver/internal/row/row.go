@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -80,15 +81,27 @@ type Attribute struct{ Name, Value string }
 
 // From returns the row of a record of the topic of deliveries, which has the given ID. It takes every record, also one
 // that is no delivery. The row shares the record's memory.
-func From(r *kgo.Record, topicID [16]byte) *Row {
-	d, rest, err := event.Salvage(r)
+func From(r *kgo.Record, topicID [16]byte) *Row { return new(Maker).From(r, topicID) }
+
+// Maker makes rows one after the other with the same memory: the Headers of a row are valid until the next one is made. It
+// is not safe for concurrent use.
+type Maker struct {
+	decoder    event.Decoder
+	headers    []Header
+	values     []string // the first of each header
+	attributes attributes
+}
+
+// From returns what the function of that name returns.
+func (m *Maker) From(r *kgo.Record, topicID [16]byte) *Row {
+	d, rest, err := m.decoder.Salvage(r)
 	w := at(r, topicID)
 	w.EventTime, w.ReceivedAt = micros(d.Time), micros(d.ReceivedAt)
-	a := attributes{}
+	a := m.noAttributes()
 	for _, t := range w.texts(d) {
 		*t.row = a.text(t.column, *t.from)
 	}
-	w.Headers = groupHeaders(d.Headers, a)
+	w.Headers = m.groupHeaders(d.Headers, a)
 	for _, h := range rest {
 		a.add(h.Key, string(h.Value))
 	}
@@ -104,11 +117,14 @@ func From(r *kgo.Record, topicID [16]byte) *Row {
 }
 
 // FromResult is From for a record of the topic of results.
-func FromResult(r *kgo.Record, topicID [16]byte) *Row {
+func FromResult(r *kgo.Record, topicID [16]byte) *Row { return new(Maker).FromResult(r, topicID) }
+
+// FromResult returns what the function of that name returns.
+func (m *Maker) FromResult(r *kgo.Record, topicID [16]byte) *Row {
 	o, err := event.OutlineOf(r)
 	w := at(r, topicID)
 	w.EventTime = micros(o.Time)
-	a := attributes{}
+	a := m.noAttributes()
 	w.Source, w.EventID = a.text("source", o.Source), a.text("event_id", o.EventID)
 	w.Type, w.ContentType = a.text("type", o.Type), a.text("content_type", o.ContentType)
 	a.add(AttributeResult, "true")
@@ -136,6 +152,27 @@ func RecordSize(r *kgo.Record) int64 {
 		n += len(r.Headers[i].Key) + len(r.Headers[i].Value)
 	}
 	return int64(n)
+}
+
+// Detach gives a record memory of its own, so that it does not keep that of others which were fetched with it.
+func Detach(r *kgo.Record) {
+	size := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		size += len(r.Headers[i].Value)
+	}
+	room := make([]byte, 0, size)
+	own := func(b []byte) []byte {
+		if b == nil {
+			return nil
+		}
+		from := len(room)
+		room = append(room, b...)
+		return room[from:len(room):len(room)]
+	}
+	r.Key, r.Value = own(r.Key), own(r.Value)
+	for i := range r.Headers {
+		r.Headers[i].Value = own(r.Headers[i].Value)
+	}
 }
 
 // Delivery returns the delivery with its exact bytes, as the record held it: texts that are not UTF-8 come from their
@@ -268,9 +305,17 @@ func (w *Row) texts(d *event.Delivery) [13]text {
 	}
 }
 
-func groupHeaders(hs []event.Header, a attributes) []Header {
-	out := make([]Header, 0, len(hs))
-	first := make([]string, len(hs)) // the first value of each name: one allocation for all
+func (m *Maker) noAttributes() attributes {
+	if m.attributes == nil {
+		m.attributes = attributes{}
+	}
+	clear(m.attributes)
+	return m.attributes
+}
+
+func (m *Maker) groupHeaders(hs []event.Header, a attributes) []Header {
+	m.headers, m.values = slices.Grow(m.headers[:0], len(hs)), slices.Grow(m.values[:0], len(hs))
+	out, first := m.headers, m.values[:len(hs)]
 next:
 	for _, h := range hs {
 		name := strings.ToValidUTF8(h.Name, "\uFFFD")
@@ -284,6 +329,7 @@ next:
 		values[0] = a.headerValue(name, 0, h.Value)
 		out = append(out, Header{name, values})
 	}
+	m.headers = out
 	return out
 }
 

@@ -105,6 +105,30 @@ func TestDeliveriesComeBackExactly(t *testing.T) {
 	require.Equal(t, base64.StdEncoding.EncodeToString([]byte("caf\xe9")), read[1].Attribute("archive.base64.headers.x.1"))
 }
 
+// Rows that are made with the same memory are those that are made alone, also of records that have moved.
+func TestMaker(t *testing.T) {
+	second := full()
+	second.Headers, second.TraceParent, second.ID = []event.Header{{Name: "a", Value: "caf\xe9"}}, "", "evt_2"
+	bare := full()
+	bare.Headers, bare.TraceState = nil, ""
+	foreign := &kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: "a"}, {Key: "a", Value: []byte("\xff")}, {Key: "ce_id", Value: []byte("x")}}}
+	var m row.Maker
+	for _, r := range []*kgo.Record{record(t, full()), record(t, second), foreign, record(t, bare), record(t, full()), {}} {
+		for _, of := range []struct {
+			alone  func(*kgo.Record, [16]byte) *row.Row
+			before func(*kgo.Record, [16]byte) *row.Row
+		}{{row.From, m.From}, {row.FromResult, m.FromResult}} {
+			want, got := of.alone(r, topicID), of.before(r, topicID)
+			require.Equal(t, string(want.AppendLeaf(nil)), string(got.AppendLeaf(nil)))
+			own := *r
+			own.Headers = slices.Clone(r.Headers)
+			row.Detach(&own)
+			require.Equal(t, r, &own)
+			require.Equal(t, string(want.AppendLeaf(nil)), string(of.before(&own, topicID).AppendLeaf(nil)))
+		}
+	}
+}
+
 func TestWhatIsNoDeliveryIsKept(t *testing.T) {
 	missing := record(t, full())
 	missing.Headers = missing.Headers[1:] // the first one every delivery has
