@@ -12,10 +12,6 @@ import (
 	"github.com/catchment-dev/catchment/pkg/run"
 )
 
-func newProve(a *app) *cobra.Command {
-	return group("prove", "Show under faults that nothing is lost, doubled or invented", newProveJudge(a))
-}
-
 func newProveJudge(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "judge DIR",

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,6 +68,7 @@ type Estate struct {
 
 	linksMu sync.Mutex
 	byName  map[string]*wire.Link
+	ports   map[int]bool
 }
 
 // Topic and Results are the topics' names; Bucket is the bucket's.
@@ -82,7 +84,7 @@ const (
 
 // Start starts everything, and waits until it is ready. On an error nothing is left running.
 func Start(ctx context.Context, o Options) (e *Estate, err error) {
-	e = &Estate{o: o, starts: newStarter(), byName: map[string]*wire.Link{}}
+	e = &Estate{o: o, starts: newStarter(), byName: map[string]*wire.Link{}, ports: map[int]bool{}}
 	defer func() {
 		if err != nil {
 			e.Close(ctx)
@@ -97,7 +99,7 @@ func Start(ctx context.Context, o Options) (e *Estate, err error) {
 	if _, err := rand.Read(id); err != nil {
 		return e, err
 	}
-	e.clusterID = base64.RawURLEncoding.EncodeToString(id)
+	e.clusterID = strings.NewReplacer("-", "A", "_", "B").Replace(base64.RawURLEncoding.EncodeToString(id)) // an argument may not begin with a dash
 	if err := e.startParts(ctx); err != nil {
 		return e, err
 	}
@@ -232,8 +234,9 @@ func (e *Estate) logFile(name string) string { return filepath.Join(e.o.Dir, "lo
 
 func (e *Estate) data(name string) string { return filepath.Join(e.o.Dir, "data", name) }
 
-// freePort finds a port below those that the system hands out by itself, so that it is still free after a restart.
-func freePort(ctx context.Context) (int, error) {
+// freePort finds a port below those that the system hands out by itself, so that it is still free after a restart, and that
+// nothing else of the estate has.
+func (e *Estate) freePort(ctx context.Context) (int, error) {
 	for range 100 {
 		n, err := rand.Int(rand.Reader, big.NewInt(12000))
 		if err != nil {
@@ -245,7 +248,13 @@ func freePort(ctx context.Context) (int, error) {
 			continue
 		}
 		_ = l.Close()
-		return port, nil
+		e.linksMu.Lock()
+		taken := e.ports[port]
+		e.ports[port] = true
+		e.linksMu.Unlock()
+		if !taken {
+			return port, nil
+		}
 	}
 	return 0, errors.New("no free port on loopback")
 }
@@ -264,7 +273,7 @@ func reachable(address string) func(context.Context) error {
 
 // startStore starts the S3 server, and the proxy before it.
 func (e *Estate) startStore(ctx context.Context) error {
-	port, err := freePort(ctx)
+	port, err := e.freePort(ctx)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package estate
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,7 +29,6 @@ type Broker struct {
 
 	direct int // port of the listener that no link is before
 	listen map[string]int
-	starts int // how often it has been started
 }
 
 // clients are those that have a listener of their own at each broker, so that each pair has a link of its own.
@@ -54,7 +54,7 @@ func listener(client string) string {
 func (e *Estate) startKafka(ctx context.Context) error {
 	controllers := [Brokers]int{}
 	for i := range Brokers {
-		port, err := freePort(ctx)
+		port, err := e.freePort(ctx)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (e *Estate) newBroker(ctx context.Context, id int, controllers [Brokers]int
 	b := &Broker{ID: id, listen: map[string]int{}}
 	var listeners, advertised, protocols []string
 	add := func(name string, linked string) error {
-		port, err := freePort(ctx)
+		port, err := e.freePort(ctx)
 		if err != nil {
 			return err
 		}
@@ -196,23 +196,15 @@ func (e *Estate) format(ctx context.Context, b *Broker) error {
 	return nil
 }
 
-// Start starts the broker.
-func (b *Broker) Start() error {
-	if !b.Running() {
-		b.starts++
-	}
-	return b.Process.Start()
-}
-
 // WaitUp waits until the broker takes records.
 func (b *Broker) WaitUp(ctx context.Context) error {
 	err := Await(ctx, brokerPatience, 100*time.Millisecond, b.Name, func(ctx context.Context) error {
 		if !b.Running() {
-			return fmt.Errorf("%s has ended", b.Name)
+			return errEnded
 		}
 		// 'Kafka Server started' comes after the broker was unfenced.
-		if n := b.Said("Kafka Server started"); n < b.starts {
-			return fmt.Errorf("it has said %d times that it was started, of %d", n, b.starts)
+		if b.SaidNow("Kafka Server started") == 0 {
+			return errors.New("it has not said that it is started")
 		}
 		return reachable(local(b.direct))(ctx)
 	})
@@ -223,7 +215,7 @@ func (b *Broker) WaitUp(ctx context.Context) error {
 }
 
 // FillDisk lets every further write of the broker to its disk fail, until it is started again.
-func (b *Broker) FillDisk(ctx context.Context) error { return limitFiles(ctx, "0", b.Pid()) }
+func (b *Broker) FillDisk(ctx context.Context) error { return fillDisk(ctx, b.Pid(), 0, 0) }
 
 func (e *Estate) brokersDirect() []string {
 	var all []string

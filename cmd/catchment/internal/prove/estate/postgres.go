@@ -78,7 +78,7 @@ func (e *Estate) startPostgres(ctx context.Context) error {
 }
 
 func (e *Estate) newServer(ctx context.Context, p *Postgres, name string) (*server, error) {
-	port, err := freePort(ctx)
+	port, err := e.freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -161,8 +161,9 @@ func (p *Postgres) answers(ctx context.Context, s *server) error {
 	return conn.Close(ctx)
 }
 
+// superURL leads to a server as its superuser, who may write also where others may only read.
 func superURL(port int, name string) string {
-	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", local(port), name)
+	return fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable&options=-c%%20default_transaction_read_only%%3Doff", local(port), name)
 }
 
 // URL is the database of a client's link, for the services' role.
@@ -215,9 +216,6 @@ func exec1(ctx context.Context, url, statements string) error {
 func (p *Postgres) Exec(ctx context.Context, statements string) error {
 	return exec1(ctx, p.DirectURL(), statements)
 }
-
-// Role is the services' role, and Database its database.
-func (p *Postgres) Role() (name, db string) { return role, database }
 
 // makeStandby makes the standby anew from the primary, and starts it.
 func (p *Postgres) makeStandby(ctx context.Context) error {
@@ -290,9 +288,9 @@ func (p *Postgres) FillDisk(ctx context.Context) error {
 	if len(pids) == 0 {
 		return errors.New("the primary does not run")
 	}
-	err := limitFiles(ctx, "0", pids[0])
+	err := fillDisk(ctx, pids[0], p.uid, p.gid)
 	for _, pid := range pids[1:] {
-		_ = limitFiles(ctx, "0", pid) // a session may have ended meanwhile
+		_ = fillDisk(ctx, pid, p.uid, p.gid) // a session may have ended meanwhile
 	}
 	return err
 }
@@ -336,7 +334,21 @@ func (p *Postgres) ensure(ctx context.Context) error {
 	p.mu.Lock()
 	primary, standby := p.primary, p.standby
 	p.mu.Unlock()
-	return errors.Join(p.start(ctx, primary), p.start(ctx, standby))
+	err := errors.Join(p.start(ctx, primary), p.start(ctx, standby))
+	return errors.Join(err, p.LimitConnections(ctx, -1), p.ReadOnly(ctx, false))
+}
+
+// LimitConnections lets the services have so many connections at most; -1: any number.
+func (p *Postgres) LimitConnections(ctx context.Context, n int) error {
+	return p.Exec(ctx, fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", role, n))
+}
+
+// ReadOnly lets new sessions only read, or write again.
+func (p *Postgres) ReadOnly(ctx context.Context, only bool) error {
+	if only {
+		return p.Exec(ctx, "ALTER DATABASE "+database+" SET default_transaction_read_only = on")
+	}
+	return p.Exec(ctx, "ALTER DATABASE "+database+" RESET default_transaction_read_only")
 }
 
 // close ends both.

@@ -1,13 +1,17 @@
 package estate
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +35,7 @@ type Process struct {
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	exited chan struct{}
+	began  int64 // the log's length when it was started last
 }
 
 // starter starts processes from one thread that lives as long as we do: a parent's death signal is sent when the thread
@@ -68,6 +73,9 @@ func (p *Process) Start() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
+	if info, err := log.Stat(); err == nil {
+		p.began = info.Size()
+	}
 	cmd := exec.Command(p.program, p.args...) //nolint:noctx // it outlives the call, and is ended by its own signals
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, p.dir
 	cmd.Env = append(os.Environ(), p.env...)
@@ -144,19 +152,51 @@ func (p *Process) Kill() {
 	}
 }
 
-// Said counts how often its log holds a text.
-func (p *Process) Said(text string) int {
-	b, err := os.ReadFile(p.log)
+// Said counts the lines of its log that hold one of the texts.
+func (p *Process) Said(texts ...string) int { return p.said(0, texts...) }
+
+// SaidNow is Said since it was started last.
+func (p *Process) SaidNow(texts ...string) int {
+	p.mu.Lock()
+	from := p.began
+	p.mu.Unlock()
+	return p.said(from, texts...)
+}
+
+func (p *Process) said(from int64, texts ...string) (n int) {
+	f, err := os.Open(p.log)
 	if err != nil {
 		return 0
 	}
-	return strings.Count(string(b), text)
+	defer func() { _ = f.Close() }()
+	if _, err := f.Seek(from, io.SeekStart); err != nil {
+		return 0
+	}
+	lines := bufio.NewReaderSize(f, 64<<10)
+	for {
+		line, err := lines.ReadSlice('\n') // of a longer one, each part counts by itself
+		if slices.ContainsFunc(texts, func(t string) bool { return bytes.Contains(line, []byte(t)) }) {
+			n++
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return n
+		}
+	}
 }
 
-// logEnd is the log's last lines, for an error.
+// logEnd is the log's end, for an error.
 func (p *Process) logEnd() string {
-	b, _ := os.ReadFile(p.log)
-	return string(b[max(0, len(b)-1500):])
+	f, err := os.Open(p.log)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	const tail = 1500
+	if info, err := f.Stat(); err == nil && info.Size() > tail {
+		_, _ = f.Seek(-tail, io.SeekEnd)
+	}
+	b, _ := io.ReadAll(f)
+	return string(b)
 }
 
 // children are the numbers of the processes that a process has started.
@@ -178,13 +218,13 @@ func children(pid int) []int {
 	return found
 }
 
-// limitFiles lets every further write of processes to a file fail, or lifts that: bytes is what a file may have.
-func limitFiles(ctx context.Context, bytes string, pids ...int) error {
-	for _, pid := range pids {
-		out, err := exec.CommandContext(ctx, "prlimit", "--pid", strconv.Itoa(pid), "--fsize="+bytes+":").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("prlimit: %w: %s", err, out)
-		}
+// fillDisk lets every further write of a process of that user to a file fail. Who is root may do that to processes of
+// another user only as that user, unless root may do everything.
+func fillDisk(ctx context.Context, pid, uid, gid int) error {
+	cmd := exec.CommandContext(ctx, "prlimit", "--pid", strconv.Itoa(pid), "--fsize=0:")
+	own(cmd, kill, uid, gid)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("prlimit: %w: %s", err, out)
 	}
 	return nil
 }
@@ -199,6 +239,9 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// errEnded is what waits for a process that has ended: it will not come by itself.
+var errEnded = errors.New("it has ended")
+
 // Await asks until ok is nil, patience is over, or ctx ends; the error is the last that ok gave.
 func Await(ctx context.Context, patience, every time.Duration, what string, ok func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -206,8 +249,8 @@ func Await(ctx context.Context, patience, every time.Duration, what string, ok f
 	var last error
 	for {
 		err := ok(ctx)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, errEnded) {
+			return err
 		}
 		if ctx.Err() == nil || last == nil {
 			last = err

@@ -134,7 +134,8 @@ func (s *sampler) partitions(ctx context.Context) {
 }
 
 // Base takes what is measured now as what the system uses at rest.
-func (e *Estate) Base() {
+func (e *Estate) Base(ctx context.Context) {
+	e.samples.services(ctx)
 	e.samples.mu.Lock()
 	defer e.samples.mu.Unlock()
 	for _, r := range e.samples.resources {
@@ -170,13 +171,11 @@ func (e *Estate) LeaderChanges() int64 {
 	return e.samples.leaders
 }
 
-// BrokersSaid counts how often a text is in the brokers' logs.
+// BrokersSaid counts the lines of the brokers' logs that hold one of the texts.
 func (e *Estate) BrokersSaid(texts ...string) int64 {
 	var n int
 	for _, b := range e.Broker {
-		for _, text := range texts {
-			n += b.Said(text)
-		}
+		n += b.Said(texts...)
 	}
 	return int64(n)
 }

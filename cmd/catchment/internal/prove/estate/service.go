@@ -3,7 +3,6 @@ package estate
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,11 +64,11 @@ func (e *Estate) startServices(ctx context.Context) error {
 // newService makes an instance, with links of its own to all that it speaks with.
 func (e *Estate) newService(ctx context.Context, what string, i int, program string) (*Service, error) {
 	name := what + "-" + strconv.Itoa(i+1)
-	ops, err := freePort(ctx)
+	ops, err := e.freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	listen, err := freePort(ctx)
+	listen, err := e.freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +76,10 @@ func (e *Estate) newService(ctx context.Context, what string, i int, program str
 		if _, err := e.link(ctx, "providers→"+name, local(listen)); err != nil {
 			return nil, err
 		}
+	}
+	level := "info"
+	if what == "ingress" {
+		level = "debug" // it then logs where each acknowledged record is
 	}
 	store := e.Store[i].Address()
 	if what == "archiver" {
@@ -91,7 +94,7 @@ func (e *Estate) newService(ctx context.Context, what string, i int, program str
 		brokers = append(brokers, e.Link(name+"→"+brokerName(id)).Address())
 	}
 	text := fmt.Sprintf(configuration, strings.Join(brokers, ", "), Topic, Results, e.o.Parts, e.Postgres.URL(name), archiveURL(store),
-		local(listen), local(ops), local(ops), e.o.Sessions, local(ops), e.o.Segment, e.o.Sessions, e.o.Sources)
+		local(listen), local(ops), local(ops), e.o.Sessions, local(ops), e.o.Segment, e.o.Sessions, level, e.o.Sources)
 	config := filepath.Join(e.o.Dir, "config", name+".yaml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ ingress:
   limits: {requests: 4096}
 processor: {ops_listen: "%s", session_timeout: %s}
 archiver: {ops_listen: "%s", segment_age: %s, session_timeout: %s}
-telemetry: {log_level: info}
+telemetry: {log_level: %s}
 %s`
 
 // Get asks a path of the service's own listener.
@@ -143,7 +146,7 @@ func (s *Service) Get(ctx context.Context, path string) (int, []byte, error) {
 func (s *Service) WaitReady(ctx context.Context) error {
 	err := Await(ctx, servicePatience, 50*time.Millisecond, s.Name, func(ctx context.Context) error {
 		if !s.Running() {
-			return errors.New("it has ended")
+			return errEnded
 		}
 		status, body, err := s.Get(ctx, "/readyz")
 		if err == nil && status != http.StatusOK {

@@ -48,6 +48,7 @@ type Store struct {
 	changed     chan struct{} // closed when the fault changes
 	made        map[StoreFault]int
 	written     map[string]string // checksum by path of what was written through here
+	found       map[string]bool   // what was to be written through here, and was there
 	same, other int
 }
 
@@ -59,7 +60,7 @@ func NewStore(ctx context.Context, target string) (*Store, error) {
 	}
 	s := &Store{
 		address: l.Addr().String(), target: &url.URL{Scheme: "http", Host: target},
-		made: map[StoreFault]int{}, written: map[string]string{}, changed: make(chan struct{}),
+		made: map[StoreFault]int{}, written: map[string]string{}, found: map[string]bool{}, changed: make(chan struct{}),
 	}
 	s.through.DisableCompression = true
 	s.through.MaxIdleConnsPerHost = 16
@@ -104,12 +105,13 @@ func (s *Store) Hook(prefix string, f func(key string) <-chan struct{}) {
 	}
 }
 
-// Has says whether an object was written through here.
+// Has says whether an object was written through here, or found to be there.
 func (s *Store) Has(bucket, key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.written["/"+bucket+"/"+key]
-	return ok
+	path := "/" + bucket + "/" + key
+	_, written := s.written[path]
+	return written || s.found[path]
 }
 
 // Faults says how often each fault was made.
@@ -241,6 +243,9 @@ func (s *Store) note(r *http.Request, status int) {
 	sum := r.Header.Get(headerChecksum)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if status == http.StatusPreconditionFailed {
+		s.found[r.URL.Path] = true
+	}
 	switch {
 	case status < 300:
 		s.written[r.URL.Path] = sum

@@ -133,6 +133,16 @@ func (k *Link) Trap(text string, after bool, n int) int {
 	return hits
 }
 
+// Sprung says how often the trap was hit.
+func (k *Link) Sprung() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.trap == nil {
+		return 0
+	}
+	return k.trap.hits
+}
+
 // Seen says how many connections came, and how many were cut.
 func (k *Link) Seen() (accepted, cut int64) { return k.accepted.Load(), k.cut.Load() }
 

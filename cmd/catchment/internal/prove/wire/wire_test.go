@@ -137,7 +137,9 @@ func TestLinkTraps(t *testing.T) {
 	require.Error(t, err, "nobody tells the client")
 	require.Equal(t, "commit 1\n", <-got, "the server has it")
 
+	require.Equal(t, 1, k.Sprung())
 	require.Equal(t, 1, k.Trap("commit", false, 1))
+	require.Zero(t, k.Sprung())
 	c, r = connect(t, k)
 	say(t, c, "commit 2\n")
 	_, err = r.ReadString('\n')
