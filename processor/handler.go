@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	_ "time/tzdata" // expressions may name time zones, and an image may hold no other file
 
 	"github.com/jackc/pgx/v5"
 

@@ -8,6 +8,8 @@ module() {
     golangci-lint) echo github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 ;;
     versitygw) echo github.com/versity/versitygw/cmd/versitygw@v1.8.0 ;;
     actionlint) echo github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 ;;
+    helm) echo helm.sh/helm/v3/cmd/helm@v3.22.0 ;;
+    kubeconform) echo github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0 ;;
     *) echo "tools: no tool '$1'" >&2; return 1 ;;
   esac
 }

@@ -86,7 +86,7 @@ func newRoot(a *app) *cobra.Command {
 			return cmd.Help()
 		},
 	}
-	root.PersistentFlags().StringVar(&a.config, "config", "catchment.yaml", "configuration `file`")
+	root.PersistentFlags().StringVar(&a.config, "config", run.ConfigPath(), "configuration `file`; the environment's CATCHMENT_CONFIG without it")
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "how to answer: table or json")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", run.ErrUsage, err) })
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {

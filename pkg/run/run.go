@@ -3,6 +3,7 @@
 package run
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -79,8 +80,14 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 }
 
 func configFlag(fs *flag.FlagSet) *string {
-	return fs.String("config", "catchment.yaml", "configuration `file`")
+	return fs.String("config", ConfigPath(), "configuration `file`; the environment's "+configVariable+" without it")
 }
+
+const configVariable = "CATCHMENT_CONFIG"
+
+// ConfigPath is where every program looks for its configuration when it is not told: the environment's CATCHMENT_CONFIG,
+// which images set, or else ./catchment.yaml.
+func ConfigPath() string { return cmp.Or(os.Getenv(configVariable), "catchment.yaml") }
 
 // parse takes flags alone; when not ok, the program ends with code.
 func parse(fs *flag.FlagSet, args []string, stderr io.Writer) (code int, ok bool) {

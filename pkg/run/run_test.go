@@ -121,6 +121,16 @@ func TestMainExitCodes(t *testing.T) {
 	}
 }
 
+func TestTheEnvironmentNamesTheConfiguration(t *testing.T) {
+	t.Setenv("CATCHMENT_CONFIG", "/etc/catchment/catchment.yaml")
+	got := ""
+	f := func(_ context.Context, path string) error { got = path; return nil }
+	require.Equal(t, ExitOK, Main("svc", nil, &bytes.Buffer{}, f, nil))
+	require.Equal(t, "/etc/catchment/catchment.yaml", got)
+	require.Equal(t, ExitOK, Main("svc", []string{"--config", "other.yaml"}, &bytes.Buffer{}, f, nil))
+	require.Equal(t, "other.yaml", got)
+}
+
 func TestSignalEndsTheContext(t *testing.T) {
 	ctx, stop := Signals(context.Background())
 	defer stop()
