@@ -36,6 +36,7 @@ type sendFlags struct {
 	rate                                       float64
 	outOfOrder                                 bool
 	seed                                       uint64
+	wait                                       time.Duration
 }
 
 func newSend(a *app) *cobra.Command {
@@ -65,6 +66,7 @@ Providers: ` + provider.Names(),
 	fs.StringVar(&f.duplicates, "duplicates", "0", "how many events are sent once more: a number, or a percentage such as 10%")
 	fs.BoolVar(&f.outOfOrder, "out-of-order", false, "shuffle neighbouring events; each keeps its time")
 	fs.Uint64Var(&f.seed, "seed", 0, "the same seed makes the same events, byte for byte (default: a random one)")
+	fs.DurationVar(&f.wait, "wait", 0, "wait this long at most until every accepted event is stored and processed; needs postgres.url")
 	fs.IntVar(&f.concurrency, "concurrency", 32, "requests in flight at most")
 	return cmd
 }
@@ -73,6 +75,12 @@ func (a *app) send(ctx context.Context, name string, f sendFlags, seeded bool) e
 	o, err := a.sendOptions(name, f, seeded)
 	if err != nil {
 		return err
+	}
+	source := ""
+	if f.wait > 0 {
+		if source, err = sourceInURL(o.URL); err != nil {
+			return err
+		}
 	}
 	bar := newBar(a.err, o.Count+o.Resends)
 	o.Progress = func() { _ = bar.Add(1) }
@@ -87,6 +95,9 @@ func (a *app) send(ctx context.Context, name string, f sendFlags, seeded bool) e
 	if !report.OK() {
 		fmt.Fprintf(a.err, "catchment: %s\n", advise(report))
 		return errSaid
+	}
+	if f.wait > 0 {
+		return a.awaitProcessed(ctx, source, report.IDs(), f.wait)
 	}
 	return nil
 }

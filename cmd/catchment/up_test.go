@@ -113,6 +113,16 @@ func TestUp(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, string(body), "No events yet")
 	})
+	t.Run("events are stored when send has waited", func(t *testing.T) {
+		code, _, stderr := tool(t, "send", "shopify", "--config", r.config, "--count", "5", "--wait", "90s")
+		require.Equal(t, 0, code, stderr)
+		code, stdout, stderr := tool(t, "events", "list", "--config", r.config, "--source", "shopify", "--output", "json")
+		require.Equal(t, 0, code, stderr)
+		require.Equal(t, 5, strings.Count(stdout, `"event_id"`), stdout)
+		code, _, stderr = tool(t, "send", "stripe", "--config", r.config, "--url", "http://"+ports.Ingress.Listen+"/hooks", "--wait", "1s")
+		require.Equal(t, 2, code)
+		require.Contains(t, stderr, "/webhooks/SOURCE")
+	})
 	t.Run("a second one is refused", func(t *testing.T) {
 		err := up(t.Context(), upOptions{dir: dir, listen: freeAddress(t), opsListen: freeAddress(t)}, &buffer{}, &buffer{})
 		require.ErrorContains(t, err, "another `catchment up` is running in "+dir)

@@ -34,6 +34,9 @@ type Report struct {
 	seqs  map[int]bool    // accepted events by number
 }
 
+// IDs are the accepted events, by what the receiver called them, in order.
+func (r *Report) IDs() []string { return slices.Sorted(maps.Keys(r.ids)) }
+
 // Latency summarises how long answers took.
 type Latency struct {
 	P50 float64 `json:"p50"`
