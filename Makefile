@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: prove prove-short prove-long simulate simulate-mutants help run build test test-real test-containers test-kill test-kill-archiver test-alerts smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
+.PHONY: images test-compose prove prove-short prove-long simulate simulate-mutants help run build test test-real test-containers test-kill test-kill-archiver test-alerts smoke bench bench-ingress bench-processor bench-archiver bench-backlog bench-audit fuzz lint fmt generate verify standalone tidy clean
 
 MODULES := $(shell go list -m -f '{{.Dir}}')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -47,6 +47,12 @@ test-kill-archiver: ## kill archivers 100 times under load, on the parts that th
 
 test-alerts: ## test alerts, runbooks and dashboards, on a real Prometheus that watches the programs; needs Debian's prometheus
 	go test -count=1 -v -timeout 20m -run 'TestMetricsReference|TestAlert|TestDashboard' $(FLAGS) ./cmd/catchment
+
+images: ## build the four images for this machine; needs Go and a Docker engine
+	bash scripts/images.sh $(VERSION)
+
+test-compose: ## docker compose up for real: send, kill a broker, audit; needs a Docker engine with compose, and the images it names
+	@bash scripts/compose-test.sh
 
 smoke: build ## run the shipped program from outside: up, send, wrong requests, kill -9, DuckDB on the archive
 	@PYTHON=$${PYTHON:-python3} bash scripts/smoke.sh bin/catchment
