@@ -1,8 +1,6 @@
 package s3test
 
 import (
-	"bytes"
-	"context"
 	"io"
 	"maps"
 	"net/http"
@@ -12,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/s3relay"
 )
 
 // Fault is what a Proxy does to one request.
@@ -32,25 +32,20 @@ const (
 	Unasked    Fault = "answer 200 for 412" // as a store that ignores If-None-Match
 )
 
-const (
-	slowness       = 300 * time.Millisecond
-	headerChecksum = "X-Amz-Checksum-Sha256"
-)
+const slowness = 300 * time.Millisecond
 
 // Proxy stands between a client and the bucket's server. It counts what it has done, so that a test can want it.
 type Proxy struct {
 	URL string // for settings.Archive, instead of the bucket's
 
-	target  *url.URL
-	choose  func(*http.Request) Fault
-	server  *httptest.Server
-	through http.Transport
+	*s3relay.Relay // what was refused
 
-	mu          sync.Mutex
-	faults      map[Fault]int
-	requests    int
-	written     map[string]string // checksum of each object that was made through the proxy
-	same, other int
+	choose func(*http.Request) Fault
+	server *httptest.Server
+
+	mu       sync.Mutex
+	faults   map[Fault]int
+	requests int
 }
 
 // Proxy returns one before the bucket's server. choose is called for each request, concurrently, and may wait.
@@ -60,15 +55,14 @@ func (b *Bucket) Proxy(t testing.TB, choose func(*http.Request) Fault) *Proxy {
 	if err != nil {
 		t.Fatalf("s3test: %v", err)
 	}
-	p := &Proxy{target: target, choose: choose, faults: map[Fault]int{}, written: map[string]string{}}
-	p.through.DisableCompression = true
+	p := &Proxy{Relay: s3relay.New(target), choose: choose, faults: map[Fault]int{}}
 	p.server = httptest.NewServer(p)
 	query := url.Values{"region": {b.Region}, "endpoint": {p.server.URL}, "path_style": {"true"}}
 	p.URL = "s3://" + b.Name + "?" + query.Encode()
 	t.Cleanup(func() {
 		p.server.CloseClientConnections()
 		p.server.Close()
-		p.through.CloseIdleConnections()
+		p.Close()
 	})
 	return p
 }
@@ -96,13 +90,6 @@ func (p *Proxy) Requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.requests
-}
-
-// Refused says how many objects were refused because they were there, with the same bytes and with others.
-func (p *Proxy) Refused() (same, other int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.same, p.other
 }
 
 func (p *Proxy) made(f Fault) {
@@ -139,8 +126,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.made(fault)
 		body[len(body)/2] ^= 1
 	}
-	status, header, answer := p.forward(r, body)
-	p.note(r, status)
+	status, header, answer := p.Forward(r, body)
 	switch {
 	case fault == Lost:
 		p.made(fault)
@@ -164,42 +150,4 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(answer)
-}
-
-// forward asks the server. What it was asked for it does, also when the client has gone meanwhile.
-func (p *Proxy) forward(r *http.Request, body []byte) (int, http.Header, []byte) {
-	out := r.Clone(context.WithoutCancel(r.Context()))
-	out.URL.Scheme, out.URL.Host, out.RequestURI = p.target.Scheme, p.target.Host, ""
-	out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	if len(body) == 0 {
-		out.Body = http.NoBody
-	}
-	resp, err := p.through.RoundTrip(out)
-	if err != nil {
-		return http.StatusBadGateway, http.Header{}, nil
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return http.StatusBadGateway, http.Header{}, nil
-	}
-	return resp.StatusCode, resp.Header, answer
-}
-
-// note remembers what was written, and what was refused.
-func (p *Proxy) note(r *http.Request, status int) {
-	if r.Method != http.MethodPut {
-		return
-	}
-	sum := r.Header.Get(headerChecksum)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case status < 300:
-		p.written[r.URL.Path] = sum
-	case status == http.StatusPreconditionFailed && p.written[r.URL.Path] == sum:
-		p.same++
-	case status == http.StatusPreconditionFailed:
-		p.other++
-	}
 }

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/s3relay"
 )
 
 // StoreFault is what a Store does to one request.
@@ -29,27 +30,20 @@ const (
 	Truncate   StoreFault = "truncate" // the connection is cut within the answer
 )
 
-const (
-	storeSlowness  = time.Second
-	headerChecksum = "X-Amz-Checksum-Sha256"
-)
+const storeSlowness = time.Second
 
 // Store stands before an S3 server. It knows where a request ends, and so can let it succeed and not say so.
 type Store struct {
 	server  *http.Server
 	address string
-	target  *url.URL
-	through http.Transport
+	*s3relay.Relay
 
-	mu          sync.Mutex
-	fault       StoreFault
-	prefix      string // of the keys that the fault is for
-	hook        func(key string) <-chan struct{}
-	changed     chan struct{} // closed when the fault changes
-	made        map[StoreFault]int
-	written     map[string]string // checksum by path of what was written through here
-	found       map[string]bool   // what was to be written through here, and was there
-	same, other int
+	mu      sync.Mutex
+	fault   StoreFault
+	prefix  string // of the keys that the fault is for
+	hook    func(key string) <-chan struct{}
+	changed chan struct{} // closed when the fault changes
+	made    map[StoreFault]int
 }
 
 // NewStore listens on a free port of loopback, for an S3 server at target (host:port).
@@ -59,11 +53,9 @@ func NewStore(ctx context.Context, target string) (*Store, error) {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	s := &Store{
-		address: l.Addr().String(), target: &url.URL{Scheme: "http", Host: target},
-		made: map[StoreFault]int{}, written: map[string]string{}, found: map[string]bool{}, changed: make(chan struct{}),
+		Relay: s3relay.New(&url.URL{Scheme: "http", Host: target}), address: l.Addr().String(),
+		made: map[StoreFault]int{}, changed: make(chan struct{}),
 	}
-	s.through.DisableCompression = true
-	s.through.MaxIdleConnsPerHost = 16
 	s.server = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.server.Serve(l) }()
 	return s, nil
@@ -75,7 +67,7 @@ func (s *Store) Address() string { return s.address }
 // Close ends it.
 func (s *Store) Close() {
 	_ = s.server.Close()
-	s.through.CloseIdleConnections()
+	s.Relay.Close()
 }
 
 // Set chooses the fault of every request for a key that begins with prefix; None ends it.
@@ -105,27 +97,11 @@ func (s *Store) Hook(prefix string, f func(key string) <-chan struct{}) {
 	}
 }
 
-// Has says whether an object was written through here, or found to be there.
-func (s *Store) Has(bucket, key string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	path := "/" + bucket + "/" + key
-	_, written := s.written[path]
-	return written || s.found[path]
-}
-
 // Faults says how often each fault was made.
 func (s *Store) Faults() map[StoreFault]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.made)
-}
-
-// Refused says how many writes were refused because the key was there: with the same bytes, and with others.
-func (s *Store) Refused() (same, other int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.same, s.other
 }
 
 // choose takes the fault for a request, and counts it. wait, unless nil, is closed when the request may go on; changed, when
@@ -175,8 +151,7 @@ func (s *Store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		hangUp(w)
 		return
 	}
-	status, header, answer := s.forward(r, body)
-	s.note(r, status)
+	status, header, answer := s.Forward(r, body)
 	switch fault {
 	case Lost:
 		hangUp(w)
@@ -212,46 +187,5 @@ func hangUp(w http.ResponseWriter) {
 			_ = t.SetLinger(0)
 		}
 		_ = c.Close()
-	}
-}
-
-// forward asks the server. What it was asked for it does, also when the client has gone meanwhile.
-func (s *Store) forward(r *http.Request, body []byte) (int, http.Header, []byte) {
-	out := r.Clone(context.WithoutCancel(r.Context()))
-	out.URL.Scheme, out.URL.Host, out.RequestURI = s.target.Scheme, s.target.Host, ""
-	out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	if len(body) == 0 {
-		out.Body = http.NoBody
-	}
-	resp, err := s.through.RoundTrip(out)
-	if err != nil {
-		return http.StatusBadGateway, http.Header{}, nil
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return http.StatusBadGateway, http.Header{}, nil
-	}
-	return resp.StatusCode, resp.Header, answer
-}
-
-// note remembers what was written, and what was refused.
-func (s *Store) note(r *http.Request, status int) {
-	if r.Method != http.MethodPut {
-		return
-	}
-	sum := r.Header.Get(headerChecksum)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if status == http.StatusPreconditionFailed {
-		s.found[r.URL.Path] = true
-	}
-	switch {
-	case status < 300:
-		s.written[r.URL.Path] = sum
-	case status == http.StatusPreconditionFailed && s.written[r.URL.Path] == sum:
-		s.same++
-	case status == http.StatusPreconditionFailed:
-		s.other++
 	}
 }

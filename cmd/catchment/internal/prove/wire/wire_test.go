@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/s3relay"
 )
 
 // echo answers each line with the same line, and counts what it got.
@@ -171,7 +173,7 @@ func TestStoreFaults(t *testing.T) {
 	ask := func(method, key, body, sum string) (int, error) {
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Address()+"/bucket/"+key, strings.NewReader(body))
 		require.NoError(t, err)
-		r.Header.Set(headerChecksum, sum)
+		r.Header.Set(s3relay.HeaderChecksum, sum)
 		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a client that reuses one tries again by itself
 		resp, err := client.Do(r)
 		if err != nil {
