@@ -18,6 +18,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/mutant"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -166,13 +167,8 @@ func (ses *session) claim(ctx context.Context, p int32) (*worker, store.Position
 			part = onPostgres
 		}
 		ses.svc.report(part, fmt.Errorf("take over partition %d: %w", p, err))
-		t := time.NewTimer(pause)
+		run.Pause(ctx, pause)
 		pause = min(2*pause, longestPause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -69,7 +70,7 @@ func (e *engine) addDay(ctx context.Context, cause error) error {
 func (s *Service) makeAhead(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.lookAhead(ctx)
-		pauseFor(ctx, s.upkeep.partitions)
+		run.Pause(ctx, s.upkeep.partitions)
 	}
 }
 
@@ -118,7 +119,7 @@ func (s *Service) age(ctx context.Context) {
 				swept = time.Now()
 			}
 		}
-		pauseFor(ctx, s.upkeep.drop)
+		run.Pause(ctx, s.upkeep.drop)
 	}
 }
 
@@ -161,7 +162,7 @@ func (s *Service) dropDays(ctx context.Context) {
 func (s *Service) sweep(ctx context.Context) {
 	p := s.cfg.Processor
 	rest := func(took time.Duration) error {
-		pauseFor(ctx, took)
+		run.Pause(ctx, took)
 		return ctx.Err()
 	}
 	for _, kind := range []struct {

@@ -63,13 +63,7 @@ func Main(args []string, stderr io.Writer, handlers ...Handler) int {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		return err
-	}, func(path string) (string, error) {
-		cfg, err := settings.Load(path, settings.NeedProcessor)
-		if err != nil {
-			return "", err
-		}
-		return cfg.Processor.OpsListen, nil
-	})
+	}, func(path string) (string, error) { return settings.OpsListen(path, settings.NeedProcessor) })
 }
 
 func serve(ctx context.Context, path string, handlers []Handler) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/expr"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -60,7 +61,7 @@ func (e *engine) jobs(ctx context.Context, behind func(context.Context) bool) {
 			e.hinder(ctx, job, err, wait)
 		}
 		pulse.idle()
-		pauseFor(ctx, wait)
+		run.Pause(ctx, wait)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 // pausePoll is how long a pause or its end may take to be seen.
@@ -39,7 +40,7 @@ func (e *engine) watchPaused(ctx context.Context) {
 		if err := e.loadPaused(ctx); err != nil && ctx.Err() == nil {
 			e.log.Debug("paused operations could not be read", slog.Any("error", err))
 		}
-		pauseFor(ctx, pausePoll)
+		run.Pause(ctx, pausePoll)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -177,7 +178,7 @@ func (s *Service) run(ctx context.Context) error {
 		s.enter("")
 		if err := s.consume(ctx, id); err != nil {
 			s.log.Warn("consuming ended; it begins again", slog.Any("error", err))
-			pauseFor(ctx, time.Second)
+			run.Pause(ctx, time.Second)
 		}
 	}
 	return nil
@@ -261,19 +262,10 @@ func (s *Service) untilDone(ctx context.Context, part func(error) string, f func
 		if err == nil {
 			return nil
 		}
-		pauseFor(ctx, pause)
+		run.Pause(ctx, pause)
 		pause = min(2*pause, longestPause)
 	}
 	return nil
-}
-
-func pauseFor(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 func (s *Service) enter(phase string) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -43,7 +44,7 @@ func (e *engine) retries(ctx context.Context) {
 			pause = min(2*pause, longestPause)
 		}
 		pulse.idle()
-		pauseFor(ctx, wait)
+		run.Pause(ctx, wait)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor"
 	"github.com/catchment-dev/catchment/processor/control"
@@ -218,7 +219,7 @@ func (f *filler) fill(ctx context.Context, partition int32) (all processor.Range
 		switch {
 		case errors.Is(err, processor.ErrOvertaken) && overtaken < overtakenAgain:
 			overtaken++
-			if !pauseFor(ctx, overtakenPause) {
+			if !run.Pause(ctx, overtakenPause) {
 				return all, ctx.Err()
 			}
 		case isLost(err):
@@ -230,17 +231,6 @@ func (f *filler) fill(ctx context.Context, partition int32) (all processor.Range
 		case done.Next < start:
 			return all, fmt.Errorf("the archive ends at offset %d, and Kafka begins at %d: what lies between is in neither", done.Next-1, start)
 		}
-	}
-}
-
-func pauseFor(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,14 +47,13 @@ func newHealthcheck(a *app) *cobra.Command {
 
 // opsAddress returns where a service's operations listener is.
 func (a *app) opsAddress(name string) (string, error) {
-	need := map[string]settings.Section{"ingress": settings.NeedIngress, "processor": settings.NeedProcessor, "archiver": settings.NeedArchiver}
-	section, ok := need[name]
-	if !ok {
+	service := settings.Section(name)
+	if !slices.Contains([]settings.Section{settings.NeedIngress, settings.NeedProcessor, settings.NeedArchiver}, service) {
 		return "", fmt.Errorf("%w: --service is %q: expected ingress, processor or archiver", run.ErrUsage, name)
 	}
-	cfg, err := a.load(section)
+	address, err := settings.OpsListen(a.config, service)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
-	return map[string]string{"ingress": cfg.Ingress.OpsListen, "processor": cfg.Processor.OpsListen, "archiver": cfg.Archiver.OpsListen}[name], nil
+	return address, nil
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/catchment-dev/catchment/pkg/config"
 )
@@ -110,6 +111,21 @@ func Signals(parent context.Context, more ...os.Signal) (context.Context, contex
 	ctx, stop := signal.NotifyContext(parent, append(more, os.Interrupt, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
+}
+
+// Pause waits for d, and says whether it could: false when ctx has ended before.
+func Pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // hangups returns a channel that gets SIGHUP, which then does not end the process.

@@ -55,6 +55,16 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	return netip.ParsePrefix(text)
 }
 
+// OpsListen reads from catchment.yaml where a service's operations listener is. service is NeedIngress, NeedProcessor or
+// NeedArchiver; errors are Load's.
+func OpsListen(path string, service Section) (string, error) {
+	f, err := Load(path, service)
+	if err != nil {
+		return "", err
+	}
+	return map[Section]string{NeedIngress: f.Ingress.OpsListen, NeedProcessor: f.Processor.OpsListen, NeedArchiver: f.Archiver.OpsListen}[service], nil
+}
+
 // Load reads catchment.yaml. The shape of the whole file is checked; variables and secret files are resolved,
 // and required keys demanded, in the needed sections only. The error is config.Errors, or that of reading the file.
 func Load(path string, need ...Section) (*File, error) {

@@ -26,13 +26,7 @@ func main() {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		return telemetry.Serve(ctx, cfg, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
-	}, func(path string) (string, error) {
-		cfg, err := settings.Load(path, settings.NeedArchiver)
-		if err != nil {
-			return "", err
-		}
-		return cfg.Archiver.OpsListen, nil
-	}))
+	}, func(path string) (string, error) { return settings.OpsListen(path, settings.NeedArchiver) }))
 }
 
 // besides is what the archiver needs on top of what is buffered: what is fetched, and what the program takes at rest. In bytes.

@@ -27,13 +27,7 @@ func main() {
 			return err
 		}
 		return telemetry.Serve(ctx, cfg, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
-	}, func(path string) (string, error) {
-		cfg, err := settings.Load(path, settings.NeedIngress)
-		if err != nil {
-			return "", err
-		}
-		return cfg.Ingress.OpsListen, nil
-	})
+	}, func(path string) (string, error) { return settings.OpsListen(path, settings.NeedIngress) })
 	runtime.KeepAlive(ballast)
 	os.Exit(code)
 }

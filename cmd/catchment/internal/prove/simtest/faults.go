@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 // Fault is something that fails, from when and for how long.
@@ -136,7 +138,7 @@ func (w *world) link(role, to string, l Link) func() {
 func (w *world) cuts(f Fault, from, to string) func() {
 	for i := range f.N {
 		if i > 0 {
-			pause(context.Background(), f.For/time.Duration(f.N))
+			run.Pause(context.Background(), f.For/time.Duration(f.N))
 		}
 		w.net.Cut(from, to)
 	}
@@ -147,7 +149,7 @@ func (w *world) cuts(f Fault, from, to string) func() {
 func (w *world) commits(f Fault, how CommitFault) func() {
 	for range f.N {
 		w.db.Arm(how)
-		pause(context.Background(), f.For/time.Duration(f.N))
+		run.Pause(context.Background(), f.For/time.Duration(f.N))
 	}
 	return func() { w.db.Arm(NoFault) }
 }
@@ -169,7 +171,7 @@ func (w *world) deleteRecords(p int32, before int64) {
 
 // inflict lets a fault begin and end.
 func (w *world) inflict(ctx context.Context, f Fault) {
-	if !pause(ctx, f.At) {
+	if !run.Pause(ctx, f.At) {
 		return
 	}
 	for _, k := range append(kinds[:len(kinds):len(kinds)], trim) {
@@ -182,7 +184,7 @@ func (w *world) inflict(ctx context.Context, f Fault) {
 		w.mu.Unlock()
 		began := time.Now()
 		undo := k.do(w, f)
-		pause(ctx, f.For-time.Since(began))
+		run.Pause(ctx, f.For-time.Since(began))
 		undo()
 		return
 	}

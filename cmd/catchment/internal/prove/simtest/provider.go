@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 // sources are the simulated providers, with their secrets.
@@ -104,7 +106,7 @@ type provider struct {
 
 // tell sends an event, and its repetitions.
 func (p *provider) tell(ctx context.Context, e *sent, rng *rand.Rand) {
-	if !pause(ctx, e.at) {
+	if !run.Pause(ctx, e.at) {
 		return
 	}
 	if e.forged {
@@ -119,7 +121,7 @@ func (p *provider) tell(ctx context.Context, e *sent, rng *rand.Rand) {
 		return
 	}
 	for _, d := range e.again {
-		if !pause(ctx, d) || !p.deliver(ctx, e, rng) {
+		if !run.Pause(ctx, d) || !p.deliver(ctx, e, rng) {
 			return
 		}
 	}
@@ -135,7 +137,7 @@ func (p *provider) deliver(ctx context.Context, e *sent, rng *rand.Rand) bool {
 		if rng.IntN(2) == 0 {
 			at = rng.IntN(len(p.urls))
 		}
-		if !pause(ctx, min(after, time.Duration(500+rng.IntN(5_000))*time.Millisecond)) {
+		if !run.Pause(ctx, min(after, time.Duration(500+rng.IntN(5_000))*time.Millisecond)) {
 			return false
 		}
 	}
@@ -185,16 +187,4 @@ func (p *provider) count() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unknown++
-}
-
-// pause waits; false: ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -47,7 +47,7 @@ func simulate(t *testing.T, seed uint64, sc Scenario) (v *Verdict) {
 	dir, err := temporary()
 	require.NoError(t, err)
 	defer func() { require.NoError(t, os.RemoveAll(dir)) }()
-	synctest.Test(t, func(*testing.T) { v, err = run(seed, dir, sc) })
+	synctest.Test(t, func(*testing.T) { v, err = inBubble(seed, dir, sc) })
 	require.NoError(t, err)
 	return v
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver"
 	"github.com/catchment-dev/catchment/ingress"
 	"github.com/catchment-dev/catchment/pkg/kafka"
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor"
 )
@@ -134,8 +135,8 @@ type Scenario struct {
 	Log    io.Writer // of the services; nil: none
 }
 
-// run must be called in a bubble of testing/synctest.
-func run(seed uint64, dir string, sc Scenario) (*Verdict, error) {
+// inBubble runs one seed. It must be called in a bubble of testing/synctest.
+func inBubble(seed uint64, dir string, sc Scenario) (*Verdict, error) {
 	if _, err := base(); err != nil {
 		return nil, err
 	}
@@ -225,7 +226,7 @@ func (w *world) launch(role string) {
 	c.Kafka.Dial, c.Postgres.Dial = w.net.Dialer(p.life), w.net.Dialer(p.life)
 	c.Archive.URL = "file://" + filepath.Join(w.dir, "archive")
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With(slog.String("life", p.life))
-	run, err := w.service(p, &c, log)
+	serve, err := w.service(p, &c, log)
 	if err != nil {
 		w.wrong = append(w.wrong, fmt.Sprintf("%s does not start: %v", role, err))
 		return
@@ -235,7 +236,7 @@ func (w *world) launch(role string) {
 	w.processes[role] = p
 	w.background.Go(func() {
 		defer close(p.done)
-		if err := run(ctx); err != nil && ctx.Err() == nil {
+		if err := serve(ctx); err != nil && ctx.Err() == nil {
 			w.blame("%s ended: %v", p.life, err)
 		}
 	})
@@ -335,7 +336,7 @@ func (w *world) drain(ctx context.Context) {
 			w.blame("10 position: %s, %s after the last fault", why, settled)
 			return
 		}
-		pause(ctx, time.Second)
+		run.Pause(ctx, time.Second)
 	}
 }
 

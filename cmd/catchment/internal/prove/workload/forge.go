@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/journal"
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 // The forgeries.
@@ -106,7 +107,7 @@ func (w *workload) anothers(s *source) string {
 func (w *workload) rotate(ctx context.Context) {
 	var retiring sync.WaitGroup
 	defer retiring.Wait()
-	for n := 0; w.o.Rotate > 0 && pause(ctx, w.o.Rotate); n++ {
+	for n := 0; w.o.Rotate > 0 && run.Pause(ctx, w.o.Rotate); n++ {
 		s := w.cast.sources[n%len(w.cast.sources)]
 		s.mu.Lock()
 		before := s.using
@@ -114,7 +115,7 @@ func (w *workload) rotate(ctx context.Context) {
 		retired := s.slots[before]
 		s.mu.Unlock()
 		// What was signed with the first one may still be on its way.
-		if !pause(ctx, w.o.Timeout) {
+		if !run.Pause(ctx, w.o.Timeout) {
 			return
 		}
 		if err := w.cast.put(s, before, newSecret(s.preset.Name, rand.New(rand.NewPCG(w.o.Seed, 1<<59+uint64(n))))); err != nil {
@@ -127,7 +128,7 @@ func (w *workload) rotate(ctx context.Context) {
 		}
 		w.progress.Rotations.Add(1)
 		retiring.Go(func() {
-			if pause(ctx, w.o.Settle) {
+			if run.Pause(ctx, w.o.Settle) {
 				s.mu.Lock()
 				s.old = retired
 				s.mu.Unlock()

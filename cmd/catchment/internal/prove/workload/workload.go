@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/journal"
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 // Options say what to send, and where.
@@ -169,7 +170,7 @@ func newWorkload(o Options) (*workload, error) {
 func (w *workload) dispatch(ctx, drained context.Context, queue chan<- uint64) {
 	began := time.Now()
 	for seq := uint64(0); w.o.Events == 0 || seq < uint64(w.o.Events); seq++ {
-		if w.o.Rate > 0 && !pause(ctx, time.Until(began.Add(time.Duration(float64(seq)/w.o.Rate*float64(time.Second))))) {
+		if w.o.Rate > 0 && !run.Pause(ctx, time.Until(began.Add(time.Duration(float64(seq)/w.o.Rate*float64(time.Second))))) {
 			return
 		}
 		select {
@@ -179,21 +180,6 @@ func (w *workload) dispatch(ctx, drained context.Context, queue chan<- uint64) {
 		case <-drained.Done():
 			return
 		}
-	}
-}
-
-// pause waits, unless the context ends before.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -255,7 +241,7 @@ func (w *workload) deliver(ctx context.Context, h *happening, kind string, at in
 		if kind == journal.New {
 			kind = journal.Retry
 		}
-		if wrong == patience || !pause(ctx, wait) {
+		if wrong == patience || !run.Pause(ctx, wait) {
 			return result
 		}
 		wait = min(2*wait, w.o.Retry.Max)
