@@ -57,8 +57,6 @@ type (
 	StoredIdentity = store.StoredIdentity
 	// LostLetter is an attempt without its dead letter, or a dead letter without its event.
 	LostLetter = store.LostLetter
-	// Action is something that somebody did or looked at.
-	Action = store.Action
 	// Tailer reads events as they are stored.
 	Tailer = store.Tailer
 )
@@ -172,11 +170,6 @@ func Operations(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error)
 // OpenSnapshot begins to read one moment of the database. Close it after use.
 func OpenSnapshot(ctx context.Context, db *pgxpool.Pool) (*Snapshot, error) {
 	return store.OpenSnapshot(ctx, db)
-}
-
-// Actions lists what people did and looked at, the newest first. before is the ID of the last one of the page before, or 0.
-func Actions(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]Action, error) {
-	return store.Actions(ctx, db, before, limit)
 }
 
 // Unreachable says whether an error means that the database cannot be asked now.

@@ -469,40 +469,14 @@ func OneLetter(ctx context.Context, db *pgxpool.Pool, id int64) (*Whole, error) 
 
 // Viewed records that somebody has looked at a payload.
 func Viewed(ctx context.Context, db *pgxpool.Pool, command string, act Act, selection map[string]any) error {
-	return Record(ctx, db, command, act, selection, 1)
-}
-
-// Record records what somebody did.
-func Record(ctx context.Context, db *pgxpool.Pool, command string, act Act, selection map[string]any, affected int64) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		_, err := record(ctx, tx, command, act, selection, affected)
+		_, err := record(ctx, tx, command, act, selection, 1)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("record the action: %w", err)
 	}
 	return nil
-}
-
-// Action is something that somebody did or looked at.
-type Action struct {
-	ID        int64     `json:"id"`
-	At        time.Time `json:"at"`
-	Actor     string    `json:"actor"`
-	Command   string    `json:"command"`
-	Reason    string    `json:"reason"`
-	Selection string    `json:"selection"` // JSON
-	Affected  int64     `json:"affected"`
-}
-
-// Actions lists actions, the newest first. before is the ID of the last one of the page before; 0: the first page.
-func Actions(ctx context.Context, db *pgxpool.Pool, before int64, limit int) ([]Action, error) {
-	rows, err := db.Query(ctx, `SELECT id, at, actor, command, reason, selection::text, affected FROM catchment.actions
-		WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list actions: %w", err)
-	}
-	return collect(rows, "list actions", pgx.RowToStructByPos[Action])
 }
 
 // DeadLetters locks the selected dead letters behind an ID, in order.
