@@ -70,19 +70,7 @@ archive: {url: "%[5]s"}
 ingress: {listen: "%[6]s", ops_listen: "%[7]s"}
 processor: {ops_listen: "%[8]s", group: "%[2]scatchment-processor", migrate: false}
 archiver: {ops_listen: "%[10]s", group: "%[2]scatchment-archiver", segment_age: 1s}
-sources:
-  stripe: {provider: stripe, secrets: ["${STRIPE_WEBHOOK_SECRET}"]}
-operations:
-  - name: order-status
-    on: {source: stripe, types: [payment_intent.succeeded, payment_intent.payment_failed]}
-    entity: body.data.object.metadata.order_id
-    version: time
-    sql: |
-      INSERT INTO orders (id, status) VALUES (@entity, @status)
-      ON CONFLICT (id) DO UPDATE SET status = excluded.status
-    params:
-      status: '{"payment_intent.succeeded": "paid", "payment_intent.payment_failed": "failed"}[type]'
-`
+` + orderStatus
 
 func newFortress(t *testing.T) *fortress {
 	t.Helper()

@@ -36,7 +36,10 @@ archive: {url: "%[4]s"}
 ingress: {listen: "%[5]s", ops_listen: "%[6]s"}
 processor: {ops_listen: "%[7]s", group: "%[2]s.processor"}
 archiver: {ops_listen: "%[8]s", group: "%[2]s.archiver", segment_age: 1s}
-sources:
+` + orderStatus
+
+// orderStatus is a source and the operation for its events.
+const orderStatus = `sources:
   stripe: {provider: stripe, secrets: ["${STRIPE_WEBHOOK_SECRET}"]}
 operations:
   - name: order-status

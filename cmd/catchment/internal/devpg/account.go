@@ -32,6 +32,20 @@ func chooseAccount(dir string) (account, error) {
 		owner.drop = true
 		return owner, nil
 	}
+	return unprivileged()
+}
+
+// Unprivileged returns whom root runs a server as, which Postgres refuses to run as itself; zeros when we are not root.
+func Unprivileged() (uid, gid int, err error) {
+	if os.Geteuid() != 0 {
+		return 0, 0, nil
+	}
+	a, err := unprivileged()
+	return a.uid, a.gid, err
+}
+
+// unprivileged is the account of this machine's Postgres, or nobody's.
+func unprivileged() (account, error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
 		if err != nil {

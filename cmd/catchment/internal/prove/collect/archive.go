@@ -33,27 +33,18 @@ func archive(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, segments.Close()) }()
-	for _, prefix := range []string{"events/", "results/"} {
-		for key, err := range s.list(ctx, prefix) {
-			if err != nil {
-				return err
-			}
-			object, err := s.read(ctx, key)
-			if err != nil {
-				return fmt.Errorf("%s: %w", key, err)
-			}
-			keep := rows
-			if prefix != "events/" {
-				keep = nil
-			}
-			one, err := readSegment(key, object, keep)
-			if err != nil {
-				return err
-			}
-			if err := segments.Write(one); err != nil {
-				return err
-			}
+	if err := objects(ctx, s, []string{"events/", "results/"}, func(key string, object []byte) error {
+		keep := rows
+		if !strings.HasPrefix(key, "events/") {
+			keep = nil
 		}
+		one, err := readSegment(key, object, keep)
+		if err != nil {
+			return err
+		}
+		return segments.Write(one)
+	}); err != nil {
+		return err
 	}
 	return checkpoints(ctx, o, s)
 }
@@ -188,7 +179,12 @@ func checkpoints(ctx context.Context, o Options, s store) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	for _, prefix := range []string{"starts/", "checkpoints/"} {
+	return objects(ctx, s, []string{"starts/", "checkpoints/"}, func(key string, object []byte) error { return out.Write(readCheckpoint(key, object)) })
+}
+
+// objects reads those whose keys begin with one of the prefixes.
+func objects(ctx context.Context, s store, prefixes []string, take func(key string, object []byte) error) error {
+	for _, prefix := range prefixes {
 		for key, err := range s.list(ctx, prefix) {
 			if err != nil {
 				return err
@@ -197,7 +193,7 @@ func checkpoints(ctx context.Context, o Options, s store) (err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", key, err)
 			}
-			if err := out.Write(readCheckpoint(key, object)); err != nil {
+			if err := take(key, object); err != nil {
 				return err
 			}
 		}

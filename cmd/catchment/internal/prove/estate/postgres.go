@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/catchment-dev/catchment/cmd/catchment/internal/devpg"
 )
 
 const (
@@ -46,7 +47,7 @@ type server struct {
 func (e *Estate) startPostgres(ctx context.Context) error {
 	p := &Postgres{e: e}
 	var err error
-	if p.uid, p.gid, err = unprivileged(); err != nil {
+	if p.uid, p.gid, err = devpg.Unprivileged(); err != nil {
 		return err
 	}
 	e.Postgres = p
@@ -104,26 +105,6 @@ func (e *Estate) newServer(ctx context.Context, p *Postgres, name string) (*serv
 		Name: name, program: filepath.Join(e.o.Programs.Postgres, "postgres"), args: args, starts: e.starts, log: e.logFile(name),
 		deathsig: syscall.SIGQUIT, uid: p.uid, gid: p.gid, dir: home, env: []string{"LC_ALL=C", "HOME=" + home},
 	}}, nil
-}
-
-// unprivileged is who runs the servers when we are root, which Postgres refuses; zeros otherwise.
-func unprivileged() (uid, gid int, err error) {
-	if os.Getuid() != 0 {
-		return 0, 0, nil
-	}
-	for _, name := range []string{"postgres", "nobody"} {
-		u, lookup := user.Lookup(name)
-		if lookup != nil {
-			err = lookup
-			continue
-		}
-		if uid, err = strconv.Atoi(u.Uid); err != nil {
-			continue
-		}
-		gid, err = strconv.Atoi(u.Gid)
-		return uid, gid, err
-	}
-	return 0, 0, fmt.Errorf("as root, no user that may run Postgres: %w", err)
 }
 
 // run runs one of Postgres' programs to its end.
