@@ -19,10 +19,44 @@ import (
 	"github.com/catchment-dev/catchment/processor/inspect"
 )
 
-// Outside is what the console shows that lies neither in Postgres nor in Kafka. What is nil is left out, and the pages say so.
+// Outside is what the console shows, or has done, that lies neither in Postgres nor in this package. What is nil is left
+// out, and the pages say so.
 type Outside struct {
 	// Locate finds a delivery in the archive. The error wraps ErrNotArchived when it is not there, or not yet.
 	Locate func(context.Context, event.Position) (Place, error)
+	// DryRun tries an operation for the first of the selected events, up to limit of them, and takes it back.
+	DryRun func(ctx context.Context, operation string, sel inspect.Selection, force bool, limit int) ([]*inspect.Trial, error)
+	// Checks says how services, Kafka and Postgres stand.
+	Checks func(context.Context) []Check
+	// Requests says by source what became of requests since the ingress started.
+	Requests func(context.Context) (map[string]Requests, error)
+	// OpenCircuits says which operations' circuits are open.
+	OpenCircuits func(context.Context) map[string]bool
+	// Audit holds archive, Kafka and Postgres against each other. A time that is zero is no limit.
+	Audit func(ctx context.Context, since, until time.Time) (*Audit, error)
+}
+
+// Check is one thing that was looked at. State is ok, attention or at risk.
+type Check struct{ Name, State, Text string }
+
+// Requests are those of one source, by how they ended, and the last ones; nil: there was none.
+type Requests struct {
+	Outcomes                  map[string]int
+	LastAccepted, LastRefused *Request
+}
+
+// Request is how one request ended, and why.
+type Request struct {
+	At              time.Time
+	Outcome, Reason string
+	SecretID        string
+}
+
+// Audit is what an audit has found.
+type Audit struct {
+	At     time.Time
+	Faults int64
+	Text   string // the whole report
 }
 
 // Place is where a delivery lies in the archive.
@@ -42,11 +76,16 @@ type Console struct {
 	outside Outside
 	tails   chan struct{} // one element for each live tail
 	now     func() time.Time
+	volumes volumes
+	auditor auditor
+	life    context.Context // ends when the console does: of what goes on behind a page
+	end     context.CancelFunc
 }
 
 // Limits of what the console does at once.
 const (
 	pageTimeout = 15 * time.Second
+	longTimeout = time.Minute // of pages that count or try
 	mostTails   = 20
 	pageRows    = 50
 )
@@ -69,10 +108,12 @@ func New(ctx context.Context, cfg *settings.File, log *slog.Logger, local string
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	return &Console{
+	c := &Console{
 		cfg: cfg, db: db, log: log.With(slog.String("service", "console")), gate: g, pages: p, outside: outside,
-		tails: make(chan struct{}, mostTails), now: time.Now,
-	}, nil
+		tails: make(chan struct{}, mostTails), now: time.Now, volumes: volumes{last: map[string]counted{}},
+	}
+	c.life, c.end = context.WithCancel(context.WithoutCancel(ctx))
+	return c, nil
 }
 
 // Name is "console".
@@ -84,6 +125,10 @@ func (c *Console) Ready() error { return nil }
 // Run waits for the end of ctx.
 func (c *Console) Run(ctx context.Context) error {
 	<-ctx.Done()
+	c.end()
+	c.auditor.mu.Lock()   // none begins any more
+	c.auditor.mu.Unlock() //nolint:staticcheck // see above
+	c.auditor.wg.Wait()
 	c.db.Close()
 	return nil
 }

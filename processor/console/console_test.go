@@ -72,6 +72,9 @@ func newDesk(t *testing.T, outside console.Outside) *desk {
 		Postgres: settings.Postgres{URL: config.NewSecret(database)},
 		Sources:  map[string]settings.Source{"shop": {Provider: "stripe"}, "bank": {Provider: "hmac"}},
 		Archiver: settings.Archiver{SegmentAge: 5 * time.Minute},
+		Operations: []settings.Operation{
+			{Name: "pay", On: settings.On{Source: "shop", Types: []string{"order.*"}}}, {Name: "mail", On: settings.On{Source: "shop"}},
+		},
 		Console: settings.Console{Users: []settings.ConsoleUser{
 			user("nobody"), user("viewer", settings.ViewMetadata), user("reader", settings.ViewMetadata, settings.ViewPayload),
 			user("operator", settings.ViewMetadata, settings.Operate), user("ada", settings.AllRoles...),
@@ -203,6 +206,7 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, 1, count("/console/events?id=evt_007&source=shop&type=order.*"))
 	require.Equal(t, 1, count("/console/events?entity=order+3"))
 	require.Equal(t, 0, count("/console/events?entity=order+3&source=bank"))
+	d.sees("viewer", "/console/events?entity=order+3&source=bank", "No such event", "the last 100,000 before this page")
 	require.Equal(t, 1, count("/console/events?entity=order+3&id=evt_003"))
 	require.Equal(t, 1, count("/console/events?type=transfer,+refund&since=1h"))
 	require.Equal(t, 0, count("/console/events?until=1h"))
@@ -287,7 +291,7 @@ func TestEventPage(t *testing.T) {
 		('shop', 'a', gen_random_uuid(), 'mail', '\x02', 1, 'failed', NULL, NULL, NULL, NULL, 'later', now(), interval '0 ms')`)
 	d.exec(`INSERT INTO catchment.retries VALUES ('shop', 'a', 'mail', 2, now() + interval '1 h', now(), 'later')`)
 	d.exec(`INSERT INTO catchment.duplicates VALUES ('shop', 'a', gen_random_uuid(), now(), now(), 'catchment.events', '01000000-0000-0000-0000-000000000000', 1, 20)`)
-	d.exec(`INSERT INTO catchment.conflicts VALUES ('shop', 'a', gen_random_uuid(), now(), 'ho', '\x03', '{}', 'catchment.events', '01000000-0000-0000-0000-000000000000', 1, 30)`)
+	d.exec(`INSERT INTO catchment.conflicts VALUES ('shop', 'a', gen_random_uuid(), now(), 'ho', '\x03', '{}', 'catchment.events', '01000000-0000-0000-0000-000000000000', 1, 30, now() - interval '1 h')`)
 	d.exec(`INSERT INTO catchment.dead_letters (source, event_id, operation, reason, error, attempts, first_failed_at, last_failed_at, topic, topic_id, partition, "offset")
 		VALUES ('shop', 'a', 'pay', 'refused', 'no such customer', 2, now(), now(), 'catchment.events', gen_random_uuid(), 1, 4)`)
 	text := d.sees("viewer", eventPath("shop", "a"), "order.paid", "Received and verified", "by secret k_1 (verified)", "Stored", "pay failed", "pay dead", "Received again",
@@ -300,6 +304,7 @@ func TestEventPage(t *testing.T) {
 	require.Len(t, places, 3)
 	require.Equal(t, "events/date=2026-11-01/x.parquet", places[0].Segment)
 	require.Contains(t, places[1].Note, "not yet: a segment is closed after 5m0s")
+	require.Contains(t, places[2].Note, "is the archiver behind?")
 
 	form := url.Values{"source": {"shop"}, "id": {"a"}}
 	resp, text := d.ask("reader", "/console/event/payload", form)
@@ -327,8 +332,10 @@ func TestEventPage(t *testing.T) {
 
 // TestRoles holds every page against every role: denied unless it is granted.
 func TestRoles(t *testing.T) {
-	d := newDesk(t, console.Outside{})
+	d := newDesk(t, console.Outside{Audit: func(context.Context, time.Time, time.Time) (*console.Audit, error) { return &console.Audit{}, nil }})
 	d.receive("shop", "a", "x", "processed", "{}")
+	d.dead("shop", "a", "pay", "refused", "no such customer")
+	d.exec(`INSERT INTO catchment.jobs (kind, selection, expected, action_id, actor, reason) VALUES ('redrive', '{}', 1, 1, 'x', '')`)
 	form := url.Values{"source": {"shop"}, "id": {"a"}}
 	for _, p := range []struct {
 		path string
@@ -340,6 +347,26 @@ func TestRoles(t *testing.T) {
 		{eventPath("shop", "a"), nil, "viewer reader operator"},
 		{"/console/event/payload", form, "reader"},
 		{"/console/event/body", form, "reader"},
+		{"/console/overview", nil, "viewer reader operator"},
+		{"/console/dead-letters", nil, "viewer reader operator"},
+		{"/console/dead-letter?id=1", nil, "viewer reader operator"},
+		{"/console/dead-letter/payload", url.Values{"id": {"1"}}, "reader"},
+		{"/console/dead-letters/redrive", url.Values{"letter": {"1"}}, "operator"},
+		{"/console/dead-letters/redrive/start", confirmed("letter", "1"), "operator"},
+		{"/console/operations", nil, "viewer reader operator"},
+		{"/console/operations", url.Values{"operation": {"pay"}, "do": {"pause"}}, "operator"},
+		{"/console/replay", nil, "operator"},
+		{"/console/replay/try", url.Values{"operation": {"pay"}}, "operator"},
+		{"/console/replay/start", confirmed("operation", "pay"), "operator"},
+		{"/console/jobs", nil, "viewer reader operator"},
+		{"/console/job?id=1", nil, "viewer reader operator"},
+		{"/console/job/state?id=1", nil, "viewer reader operator"},
+		{"/console/job/cancel", url.Values{"id": {"1"}}, "operator"},
+		{"/console/sources", nil, "viewer reader operator"},
+		{"/console/audit", nil, "viewer reader operator"},
+		{"/console/audit/state", nil, "viewer reader operator"},
+		{"/console/audit", url.Values{}, "operator"},
+		{"/console/actions", nil, "viewer reader operator"},
 	} {
 		for _, who := range []string{"", "nobody", "viewer", "reader", "operator", "ada"} {
 			resp, text := d.ask(who, p.path, p.form)
@@ -350,16 +377,19 @@ func TestRoles(t *testing.T) {
 				require.Contains(t, resp.Header.Get("WWW-Authenticate"), "Basic ")
 			case who == "ada" || strings.Contains(p.may, who):
 				want = http.StatusOK
+				if resp.StatusCode == http.StatusSeeOther {
+					want = http.StatusSeeOther // it was done
+				}
 			}
 			require.Equal(t, want, resp.StatusCode, "%s %s: %s", who, p.path, text)
-			if want != http.StatusOK {
+			if want >= http.StatusBadRequest {
 				require.NotContains(t, text, "evt", "nothing is told")
 			}
 		}
 	}
 	resp, _ := d.ask("", "/", nil)
 	require.Equal(t, "/console/", resp.Header.Get("Location"))
-	for _, path := range []string{"/console/nothing", "/console/event/payload"} { // only POST
+	for _, path := range []string{"/console/nothing", "/console/event/payload", "/console/replay/start", "/console/job/cancel"} { // only POST
 		resp, _ := d.ask("", path, nil)
 		require.Equal(t, http.StatusUnauthorized, resp.StatusCode, "who is nobody learns nothing of pages")
 		resp, _ = d.ask("ada", path, nil)
@@ -399,17 +429,44 @@ func TestOtherSitesCanDoNothing(t *testing.T) {
 
 // TestNothingOfOthersIsMarkup stores the polyglot wherever others have a say.
 func TestNothingOfOthersIsMarkup(t *testing.T) {
-	d := newDesk(t, console.Outside{})
+	d := newDesk(t, hostile())
 	d.receive(polyglot, polyglot, polyglot, "dead", polyglot)
+	d.receive("shop", polyglot, "order.paid", "processed", polyglot)
+	d.exec(`INSERT INTO catchment.actions (actor, command, reason, selection, affected) VALUES ($1, $1, $1, jsonb_build_object('x', $1::text), 1), ($1, 'audit', $1, '{}', 1)`, polyglot)
+	d.exec(`INSERT INTO catchment.jobs (kind, operation, selection, expected, action_id, actor, reason, note) VALUES ('redrive', $1, jsonb_build_object('source', $1::text), 1, 1, $1, $1, $1)`, polyglot)
+	d.exec(`INSERT INTO catchment.paused_operations (operation, actor, reason) VALUES ('pay', $1, $1)`, polyglot)
+	d.exec(`INSERT INTO catchment.dead_letters (reason, error, attempts, first_failed_at, last_failed_at, topic, topic_id, partition, "offset", key, headers, value)
+		VALUES ($1, $1, 1, now(), now(), $1, gen_random_uuid(), 1, 4, $2, jsonb_build_array(jsonb_build_object('name', $1::text, 'value', $1::text)), $2)`, polyglot, []byte(polyglot))
 	d.exec(`INSERT INTO catchment.results VALUES ($1, $1, gen_random_uuid(), $1, '\x02', 1, 'dead', $1, $1, NULL, NULL, $1, now(), interval '2 ms')`, polyglot)
 	d.exec(`INSERT INTO catchment.dead_letters (source, event_id, operation, reason, error, attempts, first_failed_at, last_failed_at, topic, topic_id, partition, "offset")
 		VALUES ($1, $1, $1, $1, $1, 2, now(), now(), $1, gen_random_uuid(), 1, 4)`, polyglot)
 	q := url.Values{"source": {polyglot}, "type": {polyglot}, "entity": {polyglot}}
 	resp, payload := d.ask("ada", "/console/event/payload", url.Values{"source": {polyglot}, "id": {polyglot}})
 	require.Equal(t, http.StatusOK, resp.StatusCode)
+	post := func(path string, form url.Values) string {
+		resp, text := d.ask("ada", path, form)
+		require.Equal(t, http.StatusOK, resp.StatusCode, "%s: %s", path, text)
+		return text
+	}
+	post("/console/replay/try", url.Values{"operation": {"pay"}})
+	pages := map[string]string{
+		"dry run": post("/console/replay/try", url.Values{"operation": {"pay"}, "reason": {polyglot}, "rate": {polyglot}}),
+		"redrive": post("/console/dead-letters/redrive", url.Values{"source": {polyglot}, "reason": {polyglot}, "rate": {polyglot}}),
+		"record":  post("/console/dead-letter/payload", url.Values{"id": {"2"}}),
+		"nothing": post("/console/dead-letters/redrive", url.Values{"operation": {polyglot}, "failure": {"other"}}),
+	}
+	for _, path := range []string{
+		"overview", "dead-letters", "dead-letters?" + q.Encode() + "&failure=" + url.QueryEscape(polyglot), "dead-letter?id=1", "dead-letter?id=2", "operations", "jobs", "job?id=1",
+		"sources", "audit", "actions", "replay?operation=pay&reason=" + url.QueryEscape(polyglot),
+	} {
+		pages[path] = d.sees("ada", "/console/"+path)
+	}
 	for name, text := range map[string]string{
 		"list": d.sees("ada", "/console/"), "filtered": d.sees("ada", "/console/events?"+q.Encode()), "event": d.sees("ada", eventPath(polyglot, polyglot)), "payload": payload,
 	} {
+		pages[name] = text
+	}
+	for name, text := range pages {
 		low := strings.ToLower(text)
 		require.NotContains(t, low, "<svg/", name)
 		require.NotContains(t, low, "</script/", name)

@@ -27,7 +27,7 @@ var ErrNotArchived = errors.New("not in the archive, or not yet")
 type eventPage struct {
 	*inspect.Detail
 	Steps      []step
-	Runs       []run
+	Runs       []attempts
 	Deliveries []delivery
 	Places     string // where the archive's places are told; empty: this program does not read the archive
 	Payload    *payload
@@ -44,8 +44,8 @@ type step struct {
 	First bool          // the receipt, behind which the record's time in Kafka is shown
 }
 
-// run is what became of one operation.
-type run struct {
+// attempts is what became of one operation.
+type attempts struct {
 	Operation string
 	Attempts  []inspect.Result
 	Waiting   *inspect.Retry
@@ -53,7 +53,7 @@ type run struct {
 }
 
 // Outcome is how the operation stands.
-func (r run) Outcome() string {
+func (r attempts) Outcome() string {
 	switch {
 	case r.Letter != nil:
 		return "dead"
@@ -137,11 +137,11 @@ func deliveriesOf(d *inspect.Detail) []delivery {
 	return out
 }
 
-func runsOf(d *inspect.Detail) []run {
-	by := map[string]*run{}
-	get := func(name string) *run {
+func runsOf(d *inspect.Detail) []attempts {
+	by := map[string]*attempts{}
+	get := func(name string) *attempts {
 		if by[name] == nil {
-			by[name] = &run{Operation: name}
+			by[name] = &attempts{Operation: name}
 		}
 		return by[name]
 	}
@@ -157,7 +157,7 @@ func runsOf(d *inspect.Detail) []run {
 			get(*l.Operation).Letter = &d.DeadLetters[i]
 		}
 	}
-	out := []run{}
+	out := []attempts{}
 	for _, name := range slices.Sorted(maps.Keys(by)) {
 		out = append(out, *by[name])
 	}
@@ -236,7 +236,7 @@ func (c *Console) places(v *visit) error {
 		place, err := c.outside.Locate(v.Context(), at)
 		switch {
 		case errors.Is(err, ErrNotArchived):
-			out = append(out, found{Delivery: one.ID, Note: fmt.Sprintf("not yet: a segment is closed after %s at the latest", c.cfg.Archiver.SegmentAge)})
+			out = append(out, found{Delivery: one.ID, Note: c.notArchived(one.SeenAt)})
 		case err != nil:
 			c.log.Warn("the archive was asked in vain", slog.Any("error", err))
 			out = append(out, found{Delivery: one.ID, Note: "the archive does not answer"})
@@ -248,6 +248,18 @@ func (c *Console) places(v *visit) error {
 	return json.NewEncoder(v.w).Encode(out)
 }
 
+// archiveLate is how long after a segment's age a delivery that is not in the archive is worth a look.
+const archiveLate = 2 * time.Minute
+
+// notArchived says what it means that a delivery that was stored then is not in the archive.
+func (c *Console) notArchived(stored time.Time) string {
+	age := c.cfg.Archiver.SegmentAge
+	if c.now().Sub(stored) > age+archiveLate {
+		return fmt.Sprintf("not there, although a segment is closed after %s: is the archiver behind?", age)
+	}
+	return fmt.Sprintf("not yet: a segment is closed after %s at the latest", age)
+}
+
 // payload is what of an event only some may see.
 type payload struct {
 	Headers  []header
@@ -257,6 +269,8 @@ type payload struct {
 	Size     int
 	Cut      int // how many bytes are not shown
 	Returned []returned
+
+	Conflicts []*payload // bodies that came under the same ID and did not win
 }
 
 type header struct {
@@ -279,17 +293,25 @@ func (c *Console) payload(v *visit) error {
 	if err := control.ViewedEvent(v.Context(), c.db, source, id, "show", v.act(v.Form.Get("reason"))); err != nil {
 		return err
 	}
-	p.Payload = payloadOf(p.Detail)
+	var conflicts [][]byte
+	if len(p.Conflicts) > 0 {
+		if conflicts, err = inspect.ConflictBodies(v.Context(), c.db, source, id); err != nil {
+			return err
+		}
+	}
+	p.Payload = payloadOf(p.Detail, conflicts)
 	return v.render("event", id, p)
 }
 
 const (
 	mostShown = 256 << 10 // of a body
 	mostDump  = 8 << 10   // of one that is no text
+
+	mostConflicts = 10 // bodies of an event that are shown beside its own
 )
 
-func payloadOf(d *inspect.Detail) *payload {
-	p := &payload{Size: len(d.Body)}
+func payloadOf(d *inspect.Detail, conflicts [][]byte) *payload {
+	p := bodyOf(d.Body)
 	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
 		p.Headers = append(p.Headers, header{name, d.Headers[name]})
 	}
@@ -298,8 +320,17 @@ func payloadOf(d *inspect.Detail) *payload {
 			p.Returned = append(p.Returned, returned{r.Operation, r.Number, *r.Returned})
 		}
 	}
-	shown := d.Body
-	if p.Hex = !utf8.Valid(d.Body) || bytes.IndexByte(d.Body, 0) >= 0; p.Hex {
+	for _, body := range conflicts[:min(len(conflicts), mostConflicts)] {
+		p.Conflicts = append(p.Conflicts, bodyOf(body))
+	}
+	return p
+}
+
+// bodyOf is how a body is shown.
+func bodyOf(body []byte) *payload {
+	p := &payload{Size: len(body)}
+	shown := body
+	if p.Hex = !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0; p.Hex {
 		shown = shown[:min(len(shown), mostDump)]
 		p.Raw = hex.Dump(shown)
 	} else {
@@ -310,11 +341,11 @@ func payloadOf(d *inspect.Detail) *payload {
 			}
 		}
 		p.Raw = string(shown)
-		if len(d.Body) <= mostShown {
-			p.Pretty = pretty(d.Body)
+		if len(body) <= mostShown {
+			p.Pretty = pretty(body)
 		}
 	}
-	p.Cut = len(d.Body) - len(shown)
+	p.Cut = len(body) - len(shown)
 	return p
 }
 

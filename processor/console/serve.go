@@ -12,9 +12,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/control"
 	"github.com/catchment-dev/catchment/processor/inspect"
@@ -125,7 +127,30 @@ func (c *Console) routes() http.Handler {
 		"GET /console/event/places":   {serve: c.places},
 		"POST /console/event/payload": {serve: c.payload, needs: []string{settings.ViewPayload}},
 		"POST /console/event/body":    {serve: c.download, needs: []string{settings.ViewPayload}},
-		"/console/":                   {serve: func(*visit) error { return missing("There is no such page.") }},
+		"GET /console/overview":       {serve: c.overview},
+		"GET /console/sources":        {serve: c.sources},
+		"GET /console/actions":        {serve: c.actions},
+		"GET /console/operations":     {serve: c.operations},
+		"POST /console/operations":    {serve: c.switchOperation, needs: needsOperate},
+
+		"GET /console/dead-letters":                {serve: c.letters},
+		"GET /console/dead-letter":                 {serve: c.letter},
+		"POST /console/dead-letter/payload":        {serve: c.letterPayload, needs: []string{settings.ViewPayload}},
+		"POST /console/dead-letters/redrive":       {serve: c.redrive, needs: needsOperate, timeout: longTimeout},
+		"POST /console/dead-letters/redrive/start": {serve: c.startRedrive, needs: needsOperate, timeout: longTimeout},
+
+		"GET /console/replay":        {serve: c.replayForm, needs: needsOperate},
+		"POST /console/replay/try":   {serve: c.tryReplay, needs: needsOperate, timeout: longTimeout},
+		"POST /console/replay/start": {serve: c.startReplay, needs: needsOperate, timeout: longTimeout},
+		"GET /console/jobs":          {serve: c.jobs},
+		"GET /console/job":           {serve: c.job},
+		"GET /console/job/state":     {serve: c.jobState},
+		"POST /console/job/cancel":   {serve: c.cancel, needs: needsOperate},
+		"GET /console/audit":         {serve: c.audit},
+		"GET /console/audit/state":   {serve: c.auditState},
+		"POST /console/audit":        {serve: c.startAudit, needs: needsOperate},
+
+		"/console/": {serve: func(*visit) error { return missing("There is no such page.") }},
 	} {
 		mux.Handle(pattern, c.guarded(p))
 	}
@@ -152,15 +177,17 @@ func (c *Console) guarded(p page) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guard(w.Header())
+		v := &visit{Request: r, w: w, who: &person{}, console: c}
+		defer v.recover()
 		who, err := c.gate.who(r)
 		if err != nil {
 			c.refuse(w, r, err)
 			return
 		}
-		v := &visit{Request: r, w: w, who: who, console: c}
+		v.who = who
 		for _, need := range append([]string{settings.ViewMetadata}, p.needs...) {
 			if !who.may(need) {
-				c.log.Warn("refused", slog.String("user", who.name), slog.String("path", r.URL.Path), slog.String("missing_role", need))
+				c.log.Warn("refused", slog.String("user", who.name), slog.String("page", r.Pattern), slog.String("missing_role", need))
 				v.fail(&fault{http.StatusForbidden, fmt.Sprintf("You are %s, and this needs the role %s, which you have not.", who.name, need)})
 				return
 			}
@@ -183,6 +210,14 @@ func (c *Console) guarded(p page) http.Handler {
 	})
 }
 
+// recover turns a panic into a page. Nobody gets to know what it says, which may be what the page was made of.
+func (v *visit) recover() {
+	if p := recover(); p != nil {
+		v.console.log.Error("a page panicked", slog.String("page", v.Pattern), slog.String("panic", run.Panicked(p)), slog.String("stack", string(debug.Stack())))
+		v.fail(&fault{http.StatusInternalServerError, "This failed. The console's log says why."})
+	}
+}
+
 // refuse answers whom the gate does not know.
 func (c *Console) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusForbidden
@@ -195,7 +230,7 @@ func (c *Console) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "60")
 	}
 	if _, _, tried := r.BasicAuth(); tried || status != http.StatusUnauthorized {
-		c.log.Warn("refused", slog.String("remote_addr", r.RemoteAddr), slog.String("path", r.URL.Path), slog.Any("error", err))
+		c.log.Warn("refused", slog.String("remote_addr", r.RemoteAddr), slog.String("page", r.Pattern), slog.Any("error", err))
 	}
 	v := &visit{Request: r, w: w, who: &person{}, console: c}
 	v.fail(&fault{status, strings.ToUpper(err.Error()[:1]) + err.Error()[1:]})
@@ -216,7 +251,7 @@ func (v *visit) fail(err error) {
 		if inspect.Unreachable(err) {
 			f = &fault{http.StatusServiceUnavailable, "Postgres does not answer."}
 		}
-		v.console.log.Error("a page failed", slog.String("path", v.URL.Path), slog.Any("error", err))
+		v.console.log.Error("a page failed", slog.String("page", v.Pattern), slog.Any("error", err))
 	}
 	v.renderStatus(f.status, "fault", http.StatusText(f.status), f.text)
 }

@@ -2,18 +2,23 @@ package console
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"net/url"
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/catchment-dev/catchment/processor/inspect"
 )
 
 // funcs are what templates may call. None returns HTML: the templates escape all that goes through them.
 var funcs = template.FuncMap{
 	"visible": visible, "text": plainText, "stamp": stamp, "clock": clock, "iso": iso, "ago": ago, "hex": hex.EncodeToString, "size": size, "number": anyNumber,
-	"eventURL": eventURL, "lower": strings.ToLower, "took": took, "deref": deref, "list": func(s ...string) []string { return s },
+	"eventURL": eventURL, "lower": strings.ToLower, "took": took, "deref": deref, "json": asJSON, "value": value,
+	"outcomes": func() []string { return inspect.Outcomes }, "slug": func(s string) string { return strings.ReplaceAll(s, " ", "-") },
+	"at": func(t *time.Time) time.Time { return *t }, "list": func(s ...string) []string { return s },
 	"join": func(s []string) string { return strings.Join(s, " ") },
 }
 
@@ -148,3 +153,23 @@ func anyNumber(v any) string {
 	}
 	return "–"
 }
+
+// asJSON is JSON, indented, in coloured pieces.
+func asJSON(text []byte) []token { return pretty(text) }
+
+// value is what was bound to a parameter, as text.
+func value(v any) string {
+	switch x := v.(type) {
+	case nil:
+		return "NULL"
+	case string:
+		return plainText(x)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return plainText(string(text))
+}
+
+func hexed(b []byte) string { return hex.EncodeToString(b) }

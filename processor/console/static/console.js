@@ -1,4 +1,4 @@
-// The little that a page does by itself: live events, places in the archive, the slash key. All that comes from the server
+// The little that a page does by itself: live events, how far a job is, places in the archive, the slash key. All that comes from the server
 // is put in as text; the pages work without this file.
 'use strict';
 
@@ -68,24 +68,56 @@
     window.addEventListener('pagehide', () => stream && stop());
   }
 
-  // Where the deliveries lie in the archive: asked for after the page is there, since a store may be slow.
+  // How far a job or an audit is. When it is over, the page is asked for anew.
+  const polled = one('[data-poll]');
+  if (polled) {
+    const ask = () => fetch(polled.dataset.poll)
+      .then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(answer.status))))
+      .then((state) => {
+        if (state.over) { window.location.reload(); return; }
+        for (const [name, text] of Object.entries(state.texts || {})) {
+          const place = one(`[data-text="${name}"]`, polled);
+          if (place) place.textContent = text;
+        }
+        const bar = one('progress', polled);
+        if (bar) bar.value = state.made;
+        setTimeout(ask, 1000);
+      })
+      .catch(() => setTimeout(ask, 5000));
+    setTimeout(ask, 1000);
+  }
+
+  // Where the deliveries lie in the archive: asked for after the page is there, since a store may be slow, and again until all are in it.
   const section = one('[data-places]');
   if (section) {
     const cells = all('[data-delivery]', section);
     for (const cell of cells) cell.textContent = '…';
-    fetch(section.dataset.places)
+    let pause = 2000;
+    const again = () => {
+      setTimeout(() => (document.hidden ? document.addEventListener('visibilitychange', ask, { once: true }) : ask()), pause);
+      pause = Math.min(pause * 1.5, 60000);
+    };
+    const ask = () => fetch(section.dataset.places)
       .then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(answer.status))))
-      .then((places) => places.forEach((place, i) => {
-        cells[i].textContent = place.segment ? `${place.segment}, row ${place.row}` : place.note;
-        const archived = one('[data-archived]');
-        if (i === 0 && place.segment && archived) {
-          one('.dim', archived).textContent = `${place.segment}, row ${place.row}`;
-          archived.hidden = false;
-          const kafka = one('[data-kafka]');
-          one('.at', kafka).textContent = place.in_kafka.replace('T', ' ').replace(/(\.\d{1,3})?\d*Z$/, (_, ms) => (ms || '.').padEnd(4, '0'));
-          kafka.hidden = false;
-        }
-      }))
-      .catch(() => { for (const cell of cells) cell.textContent = 'the archive was asked in vain'; });
+      .then((places) => {
+        places.slice(0, cells.length).forEach((place, i) => {
+          cells[i].textContent = place.segment ? `${place.segment}, row ${place.row}` : place.note;
+        });
+        if (places[0] && places[0].segment) archived(places[0]);
+        if (places.some((place) => !place.segment)) again();
+      })
+      .catch(() => {
+        for (const cell of cells) cell.textContent = 'the archive was asked in vain';
+        again();
+      });
+    const archived = (place) => {
+      const step = one('[data-archived]');
+      one('.dim', step).textContent = `${place.segment}, row ${place.row}`;
+      step.hidden = false;
+      const kafka = one('[data-kafka]');
+      one('.at', kafka).textContent = place.in_kafka.replace('T', ' ').replace(/(\.\d{1,3})?\d*Z$/, (_, ms) => (ms || '.').padEnd(4, '0'));
+      kafka.hidden = false;
+    };
+    ask();
   }
 })();
