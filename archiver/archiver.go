@@ -21,9 +21,11 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
 	"github.com/catchment-dev/catchment/archiver/internal/objstore"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
+	"github.com/catchment-dev/catchment/archiver/internal/segment"
 	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 // Waits between attempts: the store and Kafka are asked again for ever.
@@ -51,7 +53,8 @@ type Service struct {
 	log     *slog.Logger
 	metrics *metrics
 	budget  *budget
-	streams []*stream // of deliveries, and of results if they are published
+	tracer  *telemetry.Tracer // nil: traces are off
+	streams []*stream         // of deliveries, and of results if they are published
 
 	mu      sync.Mutex
 	failing time.Time // since when the store fails; zero when it does not
@@ -60,6 +63,9 @@ type Service struct {
 
 // New returns the archiver of a configuration. It connects to nothing. The error is one of the configuration.
 func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+	if err := segment.Prepare(); err != nil {
+		return nil, err
+	}
 	store, err := archive.Open(context.Background(), cfg.Archive)
 	if err != nil {
 		return nil, err
@@ -129,10 +135,16 @@ func (s *Service) Ready() error {
 // when the store is unsafe; whatever else is wrong, it waits for.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.wait("stopped")
+	var watches, streams sync.WaitGroup
+	defer watches.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, st := range s.streams {
+		watches.Go(func() { st.watchArrears(watching) })
+	}
 	if err := s.proveStore(ctx); err != nil {
 		return err
 	}
-	var streams sync.WaitGroup
 	for _, st := range s.streams {
 		streams.Go(func() { st.run(ctx) })
 	}
@@ -142,21 +154,18 @@ func (s *Service) Run(ctx context.Context) error {
 
 // proveStore does not return before the stores are proven or ctx ends.
 func (s *Service) proveStore(ctx context.Context) error {
-	s.wait("waiting for the archive's store")
-	if err := s.prove(ctx, "archive.url", s.store); err != nil {
+	if err := s.prove(ctx, "archive.url", "the archive's store", s.store); err != nil {
 		return err
 	}
 	if s.copy != nil {
-		s.wait("waiting for the second place of the archive's checkpoints")
-		if err := s.prove(ctx, "archive.checkpoint_copy", s.copy); err != nil {
+		if err := s.prove(ctx, "archive.checkpoint_copy", "the second place of the archive's checkpoints", s.copy); err != nil {
 			return err
 		}
 	}
 	if s.ring == nil {
 		return nil
 	}
-	s.wait("waiting for the store of the archive's keys")
-	if err := s.prove(ctx, "archive.encryption.keys_url", s.ring.Store()); err != nil {
+	if err := s.prove(ctx, "archive.encryption.keys_url", "the store of the archive's keys", s.ring.Store()); err != nil {
 		return err
 	}
 	if keeps, err := s.ring.KeepsVersions(ctx); err != nil || keeps {
@@ -165,12 +174,17 @@ func (s *Service) proveStore(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) prove(ctx context.Context, name string, store objstore.Store) (unsafe error) {
+// prove waits until the store of a key of the configuration keeps what it is given. what is its name in messages.
+func (s *Service) prove(ctx context.Context, name, what string, store objstore.Store) (unsafe error) {
+	s.wait("waiting for " + what)
 	_ = s.retry(ctx, "probe "+name, func() error {
 		err := objstore.Probe(ctx, store)
 		if errors.Is(err, objstore.ErrUnsafe) {
 			unsafe = fmt.Errorf("%s: %w", name, err)
 			return nil
+		}
+		if err != nil && ctx.Err() == nil {
+			s.wait(fmt.Sprintf("waiting for %s (%s): %v", what, name, err))
 		}
 		return s.stored(err)
 	})

@@ -538,23 +538,7 @@ func TestHungArchiverAdoptsWhatOvertookIt(t *testing.T) {
 func TestRebalancesUnderLoad(t *testing.T) {
 	r := newRig(t, 6)
 	r.cfg.Archiver.SegmentAge = 50 * time.Millisecond
-	stop, loaded := make(chan struct{}), make(chan error, 1)
-	go func() {
-		pace := time.NewTicker(50 * time.Millisecond)
-		defer pace.Stop()
-		for {
-			select {
-			case <-stop:
-				loaded <- nil
-				return
-			case <-pace.C:
-				if err := r.trySend(deliveries(50, uint64(atomic.LoadInt64(&r.made)))); err != nil {
-					loaded <- err
-					return
-				}
-			}
-		}
-	}()
+	stop := kafkatest.Load(t, func() error { return r.trySend(deliveries(50, uint64(atomic.LoadInt64(&r.made)))) })
 	shares := func(archivers ...*running) func() bool {
 		return func() bool {
 			var parts int
@@ -578,8 +562,7 @@ func TestRebalancesUnderLoad(t *testing.T) {
 	require.Eventually(t, shares(two, three), patience, 10*time.Millisecond)
 	two.stop(r)
 	require.Eventually(t, shares(three), patience, 10*time.Millisecond)
-	close(stop)
-	require.NoError(t, <-loaded)
+	stop()
 	r.judge()
 	three.stop(r)
 }
@@ -829,7 +812,7 @@ func TestOneSlowUploadHoldsUpNobody(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return a.budget.load() > limit/8 && r.archived() == 2000
 	}, patience, 20*time.Millisecond)
-	require.False(t, a.budget.ahead())
+	require.Eventually(t, func() bool { return !a.budget.ahead() }, patience, 10*time.Millisecond)
 	close(released)
 	r.judge()
 	require.Eventually(t, func() bool { return a.budget.load() == 0 && a.budget.queued.Load() == 0 }, patience, 10*time.Millisecond)

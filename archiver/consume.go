@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -39,14 +36,13 @@ const (
 // goroutine of its own, which alone makes and stores that partition's segments.
 type consumer struct {
 	*stream
-	topicID   [16]byte
-	ready     chan struct{} // closed: client and admin are set; the client begins to call us before kgo.NewClient returns
-	client    *kgo.Client
-	admin     *kadm.Client
-	retention atomic.Int64 // of the topic, in nanoseconds; negative: without end; 0: not known yet
-	replaced  chan struct{}
-	look      chan struct{} // look at the topic now
-	commits   chan struct{} // there are positions to commit
+	topicID  [16]byte
+	ready    chan struct{} // closed: client and admin are set; the client begins to call us before kgo.NewClient returns
+	client   *kgo.Client
+	admin    *kadm.Client
+	replaced chan struct{}
+	look     chan struct{} // look at the topic now
+	commits  chan struct{} // there are positions to commit
 
 	guard     sync.Mutex
 	parts     map[int32]*partition
@@ -297,7 +293,7 @@ func (c *consumer) locate(ctx context.Context, offsets map[string]map[int32]kgo.
 			continue
 		}
 		mine[number] = kgo.NewOffset().At(p.tip.Next).WithEpoch(p.tip.LeaderEpoch)
-		go p.run()
+		go p.run() //nolint:contextcheck // a span of another process is read without a context
 	}
 	return offsets, nil
 }
@@ -380,7 +376,7 @@ func (c *consumer) watchTopic(ctx context.Context) {
 			close(c.replaced)
 			return
 		}
-		if retention, err := c.topicRetention(ctx); err == nil {
+		if retention, err := topicRetention(ctx, c.admin, c.topic); err == nil {
 			c.retention.Store(int64(retention))
 		}
 		select {
@@ -390,24 +386,6 @@ func (c *consumer) watchTopic(ctx context.Context) {
 		case <-time.After(watchInterval):
 		}
 	}
-}
-
-func (c *consumer) topicRetention(ctx context.Context) (time.Duration, error) {
-	configs, err := c.admin.DescribeTopicConfigs(ctx, c.topic)
-	if err != nil {
-		return 0, err
-	}
-	topic, err := configs.On(c.topic, nil)
-	if err != nil {
-		return 0, err
-	}
-	for _, entry := range topic.Configs {
-		if entry.Key == "retention.ms" {
-			ms, err := strconv.ParseInt(entry.MaybeValue(), 10, 64)
-			return time.Duration(ms) * time.Millisecond, err
-		}
-	}
-	return 0, errors.New("no retention.ms")
 }
 
 // oldest is the age of the oldest record that was fetched and is not archived.
@@ -421,26 +399,6 @@ func (c *consumer) oldest(now time.Time) time.Duration {
 		}
 	}
 	return age
-}
-
-// headroom is how many seconds are left until Kafka deletes what is not archived; NaN when that is not known.
-func (c *consumer) headroom(now time.Time) float64 {
-	retention := time.Duration(c.retention.Load())
-	switch {
-	case retention == 0:
-		return math.NaN()
-	case retention < 0:
-		return math.Inf(1)
-	}
-	return (retention - c.oldest(now)).Seconds()
-}
-
-// keeps is how many seconds the topic keeps its records.
-func (c *consumer) keeps() float64 {
-	if retention := time.Duration(c.retention.Load()); retention > 0 {
-		return retention.Seconds()
-	}
-	return math.Inf(1)
 }
 
 func (c *consumer) halted() error {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -108,6 +110,10 @@ func TestR37KilledAtEachStage(t *testing.T) {
 			r.produce(30)
 			r.judge()
 			r.everyRow()
+			if c.write != "" {
+				made := map[bool]s3test.Fault{false: s3test.CutRequest, true: s3test.Late}[c.done]
+				require.Positive(t, proxy.Faults()[made], made)
+			}
 			r.eventually(func() bool { return r.committed() == 60 }, "the offset does not follow")
 			next.Kill() // after the commit
 			third := r.process(proxy.URL)
@@ -181,9 +187,10 @@ func TestR38EveryFaultOfTheStore(t *testing.T) {
 	t.Logf("%v", proxy.Faults())
 }
 
-// R39: a segment is stored, and its answer is lost or too late. It comes again and is the same.
+// R39: a segment is stored, and its answer is lost or too late. It comes again and is the same. What is said to that may be lost as
+// well: servers close the connection on an upload that they refuse.
 func TestR39AnswerLostAfterSuccess(t *testing.T) {
-	for _, fault := range []s3test.Fault{s3test.Lost, s3test.Late} {
+	for _, fault := range []s3test.Fault{s3test.Lost, s3test.Late, s3test.Unheard} {
 		t.Run(string(fault), func(t *testing.T) {
 			t.Parallel() // the client waits for long
 			r := newRig(t, 1)
@@ -193,8 +200,12 @@ func TestR39AnswerLostAfterSuccess(t *testing.T) {
 			}
 			var once sync.Map
 			proxy := bucket.Proxy(t, func(req *http.Request) s3test.Fault {
-				if s3test.IsWrite(req, "events/") || s3test.IsWrite(req, "checkpoints/") && fault == s3test.Lost {
-					if _, again := once.LoadOrStore(req.URL.Path, true); !again {
+				if s3test.IsWrite(req, "events/") || s3test.IsWrite(req, "checkpoints/") && fault != s3test.Late {
+					_, again := once.LoadOrStore(req.URL.Path, true)
+					switch {
+					case fault == s3test.Unheard && !again:
+						return s3test.Lost
+					case fault == s3test.Unheard || !again:
 						return fault
 					}
 				}
@@ -205,7 +216,7 @@ func TestR39AnswerLostAfterSuccess(t *testing.T) {
 			a := r.start(store)
 			r.produce(30)
 			r.judge()
-			if fault == s3test.Lost { // a late one takes objstore's whole deadline
+			if fault != s3test.Late { // which takes objstore's whole deadline
 				r.produce(30)
 				r.judge()
 			}
@@ -362,10 +373,43 @@ func TestR54StoreAwayWhileRetentionRuns(t *testing.T) {
 	require.Positive(t, p.Metric("catchment_archiver_store_errors_total"))
 	require.Positive(t, proxy.Faults()[s3test.Error503])
 	r.produce(10)
+	p.Kill() // who starts while the store is away has read nothing of Kafka
+	p.Start()
+	r.eventually(func() bool { left := headroom(); return left > 0 && left < retention-20*time.Second }, "the headroom is not known after a restart")
+	require.Equal(t, retention.Seconds(), p.Metric("catchment_retention_seconds"))
+	require.Greater(t, p.Metric("catchment_archiver_oldest_unarchived_seconds"), 20.0)
 	away.Store(false)
 	r.judge()
 	r.everyRow()
 	r.eventually(p.Ready, "it is not ready again")
 	r.eventually(func() bool { return headroom() == retention }, "the headroom does not come back")
+	p.Stop()
+}
+
+// What waits in Kafka is known of a store that never was there; and an archiver
+// that is stopped while it waits ends.
+func TestHeadroomWithoutAConsumer(t *testing.T) {
+	r := newRig(t, 3)
+	_, err := kadm.NewClient(r.client).AlterTopicConfigs(t.Context(),
+		[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: kadm.StringPtr("3600000")}}, r.topic)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	p := r.process("file://" + file)
+	p.Start()
+	headroom := func() float64 { return p.Metric("catchment_retention_headroom_seconds") }
+	r.eventually(func() bool { return headroom() == 3600 }, "nothing waits, and the whole retention is not left")
+	r.produce(10)
+	r.eventually(func() bool { return headroom() < 3590 }, "the headroom does not fall") // NaN is not less
+	p.Stop()
+	r.judgeWith(r.cfg.Archive.URL)
+}
+
+// judgeWith has an archiver with a store that is right archive everything.
+func (r *rig) judgeWith(url string) {
+	r.Helper()
+	p := r.process(url)
+	p.Start()
+	r.judge()
 	p.Stop()
 }

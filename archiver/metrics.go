@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/catchment-dev/catchment/archiver/internal/layout"
-	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 type metrics struct {
@@ -41,12 +40,13 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 	})
 	collectors := []prometheus.Collector{
 		m.stores, m.segments, m.adopted, m.records, m.bytes, m.storeErrors,
-		gauge("catchment_archiver_oldest_unarchived_seconds", "Age of the oldest record that was fetched and is not archived.", func() float64 {
-			var age time.Duration
-			for _, c := range s.consumers() {
-				age = max(age, c.oldest(time.Now()))
+		gauge("catchment_archiver_oldest_unarchived_seconds", "Age of the oldest record that is not archived, as far as it is known.", func() float64 {
+			var oldest time.Duration
+			for _, st := range s.streams {
+				age, _ := st.oldest(time.Now())
+				oldest = max(oldest, age)
 			}
-			return age.Seconds()
+			return oldest.Seconds()
 		}),
 		gauge("catchment_archiver_halted_partitions", "Partitions that stand still until a person looks at them.", func() float64 {
 			n := 0
@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, s *Service) (*metrics, error) {
 			return nil, err
 		}
 	}
-	return m, telemetry.ClientCertificate(reg, "kafka", s.kafka.TLS)
+	return m, nil
 }
 
 // consumerName is the label of the topic's consumer: archiver, or archiver-results.
@@ -80,26 +80,50 @@ func (st *stream) consumerName() string {
 // newHeadroom is the headroom of one topic.
 func newHeadroom(st *stream) prometheus.Collector {
 	return st.gauge("catchment_retention_headroom_seconds", "Time until Kafka's retention deletes what this consumer has not yet read.",
-		func(c *consumer) float64 { return c.headroom(time.Now()) })
+		func() float64 { return st.headroom(time.Now()) })
 }
 
 // newRetention is how long one topic's records stay.
 func newRetention(st *stream) prometheus.Collector {
-	return st.gauge("catchment_retention_seconds", "How long Kafka keeps the records of the topic that this consumer reads; +Inf: for ever, or not known yet.",
-		func(c *consumer) float64 { return c.keeps() })
+	return st.gauge("catchment_retention_seconds", "How long Kafka keeps the records of the topic that this consumer reads; +Inf: for ever, or not known yet.", st.keeps)
 }
 
-// gauge is a value of the topic's consumer; NaN while there is none.
-func (st *stream) gauge(name, help string, value func(*consumer) float64) prometheus.Collector {
+// gauge is a value of one topic.
+func (st *stream) gauge(name, help string, value func() float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: name, Help: help, ConstLabels: prometheus.Labels{"consumer": st.consumerName()},
-	}, func() float64 {
-		st.mu.Lock()
-		c := st.current
-		st.mu.Unlock()
-		if c == nil {
-			return math.NaN()
-		}
-		return value(c)
-	})
+	}, value)
+}
+
+// oldest is the age of the topic's oldest record that is not archived; known: it can be told.
+func (st *stream) oldest(now time.Time) (age time.Duration, known bool) {
+	st.mu.Lock()
+	c := st.current
+	st.mu.Unlock()
+	age, known = st.arrearsAge(now)
+	if c != nil {
+		age, known = max(age, c.oldest(now)), true
+	}
+	return age, known
+}
+
+// headroom is how many seconds are left until Kafka deletes what is not archived; NaN when that is not known.
+func (st *stream) headroom(now time.Time) float64 {
+	retention := time.Duration(st.retention.Load())
+	age, known := st.oldest(now)
+	switch {
+	case retention == 0 || !known:
+		return math.NaN()
+	case retention < 0:
+		return math.Inf(1)
+	}
+	return (retention - age).Seconds()
+}
+
+// keeps is how many seconds the topic keeps its records.
+func (st *stream) keeps() float64 {
+	if retention := time.Duration(st.retention.Load()); retention > 0 {
+		return retention.Seconds()
+	}
+	return math.Inf(1)
 }

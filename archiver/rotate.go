@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/catchment-dev/catchment/archiver/internal/chain"
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/segment"
 	"github.com/catchment-dev/catchment/archiver/keys"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 var (
@@ -23,6 +25,15 @@ var (
 	errCut       = errors.New("Kafka's log ends before the archive does")
 	errGap       = errors.New("records are missing in Kafka's log")
 )
+
+// queuedRecord is a record of the queue, and what row.RecordSize says of it.
+type queuedRecord struct {
+	*kgo.Record
+	size int64
+}
+
+// releasedBytes of the queue are given back to the budget at once, which wakes who fetches.
+const releasedBytes = 64 << 10
 
 // partition archives one partition while it is assigned to this process. Its goroutine runs run.
 type partition struct {
@@ -42,7 +53,7 @@ type partition struct {
 	open atomic.Int64 // bytes of the open segment
 
 	guard  sync.Mutex
-	queue  []*kgo.Record
+	queue  []queuedRecord
 	queued int64     // bytes of the queue
 	stays  bool      // the goroutine waits for a store, and the queue with it
 	since  time.Time // broker's timestamp of the first record that is not archived
@@ -53,7 +64,8 @@ type partition struct {
 	tip     chain.Tip
 	maker   row.Maker
 	builder *segment.Builder
-	held    int64 // bytes of the builder that the budget knows of
+	held    int64          // bytes of the builder that the budget knows of
+	traces  []tracedRecord // of the open segment's records, those that are sampled
 }
 
 // locate finds the end of the partition's chain. It waits for the store; its only error is ctx's. When there is no
@@ -111,8 +123,10 @@ func (p *partition) put(records []*kgo.Record) {
 		return
 	}
 	var size int64
-	for _, r := range records {
-		size += row.RecordSize(r)
+	queue := make([]queuedRecord, len(records))
+	for i, r := range records {
+		queue[i] = queuedRecord{r, row.RecordSize(r)}
+		size += queue[i].size
 	}
 	p.guard.Lock()
 	defer p.guard.Unlock()
@@ -124,7 +138,7 @@ func (p *partition) put(records []*kgo.Record) {
 			row.Detach(r)
 		}
 	}
-	p.queue = append(p.queue, records...)
+	p.queue = append(p.queue, queue...)
 	p.queuedMore(size)
 	if p.since.IsZero() {
 		p.since = records[0].Timestamp
@@ -219,20 +233,24 @@ func (p *partition) archiveQueue() error {
 	records := p.queue
 	p.queue = nil
 	p.guard.Unlock()
-	for _, r := range records {
-		if err := p.archive(r); err != nil {
+	var archived int64
+	for i, r := range records {
+		if err := p.archive(r.Record, r.size); err != nil {
 			return err
 		}
-		size := row.RecordSize(r)
-		p.guard.Lock()
-		p.queuedMore(-size)
-		p.guard.Unlock()
+		records[i].Record = nil
+		if archived += r.size; archived >= releasedBytes || i == len(records)-1 {
+			p.guard.Lock()
+			p.queuedMore(-archived)
+			p.guard.Unlock()
+			archived = 0
+		}
 	}
 	return nil
 }
 
 // archive adds one record to the open segment, and closes segments where that is due.
-func (p *partition) archive(r *kgo.Record) error {
+func (p *partition) archive(r *kgo.Record, size int64) error {
 	for p.builder != nil && r.Offset == p.builder.Next() && day(r.Timestamp) != day(p.builder.Day()) {
 		if err := p.closeSegment("day"); err != nil {
 			return err
@@ -255,9 +273,10 @@ func (p *partition) archive(r *kgo.Record) error {
 	if p.builder == nil {
 		p.builder = segment.NewBuilder(p.chain.Partition, next, p.c.writer)
 	}
-	if err := p.builder.Append(w, r.LeaderEpoch, row.RecordSize(r)); err != nil {
+	if err := p.builder.Append(w, r.LeaderEpoch, size); err != nil {
 		return err
 	}
+	p.noteTrace(r)
 	p.hold(p.builder.Memory())
 	if p.builder.Raw() >= int64(p.c.cfg.SegmentBytes) {
 		return p.closeSegment("size")
@@ -308,7 +327,7 @@ func (p *partition) closeSegment(why string) error {
 	}
 	p.tip, p.builder = added.Tip, nil
 	p.c.archived(p.number, p.tip)
-	p.account(s, added, why, time.Since(started))
+	p.account(s, added, why, time.Since(started), p.traced(s, added, started))
 	if s.Last >= p.tip.Next {
 		if p.builder, err = segment.Rest(s, p.tip.Next); err != nil {
 			return err
@@ -318,7 +337,7 @@ func (p *partition) closeSegment(why string) error {
 	return nil
 }
 
-func (p *partition) account(s *segment.Segment, added chain.Added, why string, took time.Duration) {
+func (p *partition) account(s *segment.Segment, added chain.Added, why string, took time.Duration, of trace.TraceID) {
 	if added.Adopted {
 		p.c.metrics.adopted.Inc()
 		p.log.Info("adopted another archiver's segment", slog.Any("first", s.First), slog.Any("last", added.Tip.Next-1))
@@ -327,7 +346,7 @@ func (p *partition) account(s *segment.Segment, added chain.Added, why string, t
 	p.c.metrics.segments.Inc()
 	p.c.metrics.records.Add(float64(s.Count()))
 	p.c.metrics.bytes.Add(float64(len(s.Body)))
-	p.c.metrics.stores.Observe(took.Seconds())
+	telemetry.Observe(p.c.metrics.stores, took, of)
 	p.log.Info("segment archived", slog.String("key", s.Key(p.c.kind)), slog.Any("records", s.Count()), slog.Int("bytes", len(s.Body)), slog.String("closed_by", why), slog.String("took", took.String()))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,7 +29,9 @@ type stream struct {
 	topic, group string
 	row          func(*row.Maker, *kgo.Record, [16]byte) *row.Row
 	log          *slog.Logger
-	freed        chan struct{} // the budget was given bytes back
+	freed        chan struct{}             // the budget was given bytes back
+	retention    atomic.Int64              // of the topic, in nanoseconds; negative: without end; 0: not known yet
+	waits        atomic.Pointer[time.Time] // since when something waits in Kafka, zero: nothing does; nil: not known, or the consumer tells
 
 	// Guarded by Service.mu.
 	starting string // what it waits for; empty when it runs

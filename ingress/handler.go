@@ -15,6 +15,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/provider"
+	"github.com/catchment-dev/catchment/pkg/run"
 )
 
 const headerDeliveryID = "Catchment-Delivery-Id"
@@ -37,7 +38,7 @@ func (s *Service) routes() (*gin.Engine, error) {
 func (s *Service) recover(c *gin.Context) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic in a request", slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+			s.log.Error("panic in a request", slog.String("panic", run.Panicked(p)), slog.String("stack", string(debug.Stack())))
 			if !c.Writer.Written() {
 				writeProblem(c.Writer, refusals[outInternal], c.Writer.Header().Get(headerDeliveryID))
 			}
@@ -49,7 +50,11 @@ func (s *Service) recover(c *gin.Context) {
 // receive answers one request: route, read, verify, look up, publish, answer. A request that panics is not used again.
 func (s *Service) receive(c *gin.Context) {
 	r := s.begin(c)
-	s.handle(r)
+	if s.tracer == nil {
+		s.handle(r)
+	} else {
+		s.traced(r)
+	}
 	if mutant.On(mutant.M3) {
 		mutantLend(r)
 	}
@@ -59,7 +64,7 @@ func (s *Service) receive(c *gin.Context) {
 func (s *Service) handle(r *request) {
 	c := r.Context
 	c.Writer.Header()[headerDeliveryID] = []string{r.id}
-	if s.draining.Load() {
+	if s.draining.Load() && c.Request.ProtoMajor == 1 {
 		c.Header("Connection", "close")
 	}
 	src, ok := s.sources[sourceName(c)]
@@ -138,6 +143,7 @@ func (s *Service) accept(r *request) bool {
 	case outHandshake:
 		r.countVerified(&g.Verified)
 		r.src.counters[outHandshake].Inc()
+		r.ended(outHandshake)
 		r.write(g.Response)
 		return false
 	default:
@@ -176,7 +182,7 @@ func (s *Service) accept(r *request) bool {
 		s.lookup.add(&sight, s.now())
 	}
 	r.users.Add(1)
-	switch err := s.pub.publish(d, &r.encoder, r.src.atOnce, r.received.Add(r.src.ackTimeout), r.settled); {
+	switch err := s.publish(r, d); {
 	case err == nil:
 		s.lookup.add(&sight, s.now())
 		r.succeed(outAccepted, d.ID, g.Response)
@@ -215,6 +221,7 @@ var contentJSON = []string{"application/json"} // never written to
 // succeed answers 200, or as the provider demands.
 func (r *request) succeed(o outcome, id string, own *provider.Response) {
 	r.src.counters[o].Inc()
+	r.ended(o)
 	r.src.history.accepted.store(&Moment{At: r.received.UTC(), DeliveryID: r.id, EventID: id, SecretID: r.secretID, Outcome: string(o)})
 	if own != nil {
 		r.write(own)
@@ -280,6 +287,7 @@ func (s *Service) refuse(r *request, o outcome, reason string) {
 	} else {
 		s.metrics.requests.WithLabelValues(name, string(o)).Inc()
 	}
+	r.ended(o)
 	ref := refusals[o]
 	if o == outMethod {
 		r.Header("Allow", r.judge.rules.Provider().Allow())

@@ -43,6 +43,9 @@ type Service struct {
 	topic   *topicGuard
 	clock   *clock
 	now     func() time.Time
+	tracer  *telemetry.Tracer // nil: traces are off
+
+	certificate *watched[*tls.Certificate] // that we show; nil: none
 
 	requests *sync.Pool // of *request
 	listener net.Listener
@@ -109,15 +112,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer) (*Serv
 	}
 	s.clock = newClock(cfg, s.pub, func() time.Time { return s.now() }, s.log)
 	s.metrics.verdicts(s)
-	if s.tls, err = serverTLS(cfg, s.asksForCertificates(), s.log, reg); err != nil {
+	if s.tls, s.certificate, err = serverTLS(cfg, s.asksForCertificates(), s.log); err != nil {
 		s.pub.close()
 		return nil, err
-	}
-	for edge, t := range map[string]*settings.TLS{"kafka": cfg.Kafka.TLS, "redis": cfg.Ingress.Dedup.TLS} {
-		if err := telemetry.ClientCertificate(reg, edge, t); err != nil {
-			s.pub.close()
-			return nil, err
-		}
 	}
 	if s.engine, err = s.routes(); err != nil {
 		return nil, err
@@ -244,8 +241,9 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) drain(ctx context.Context, srv *http.Server) error {
-	// From here on each answer ends its connection. Idle ones stay until Shutdown: a balancer that has not heard yet
-	// may be writing a request on one, and would not send it again.
+	// From here on each answer ends its connection in HTTP/1. Idle ones stay until Shutdown, and so do those of HTTP/2: a balancer
+	// that has not heard yet may be writing a request on one, and would not send it again. In HTTP/2 an answer that ends its
+	// connection drops the requests that are under way on it besides.
 	s.draining.Store(true)
 	if s.cfg.DrainDelay > 0 {
 		<-time.After(s.cfg.DrainDelay)

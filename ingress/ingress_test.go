@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -489,6 +490,37 @@ func TestStopUnderLoad(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	got := h.deliveries()
 	ids.Range(func(id, _ any) bool { require.Contains(t, got, id); return true })
+}
+
+// TestDrainEndsConnectionsOneByOne: while it drains, an answer ends its connection in HTTP/1, where nothing else can be under way
+// on it; in HTTP/2 the connection stays, for its end would drop the requests that a balancer has just written.
+func TestDrainEndsConnectionsOneByOne(t *testing.T) {
+	h := start(t, kafkatest.NewFake(t), "20s", ", h2c: true")
+	h.ready()
+	for major, want := range map[int]int64{1: 4, 2: 1} {
+		protocols := &http.Protocols{}
+		protocols.SetHTTP1(major == 1)
+		protocols.SetUnencryptedHTTP2(major == 2)
+		client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+		var connections atomic.Int64
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) {
+			if !c.Reused {
+				connections.Add(1)
+			}
+		}})
+		for i := range 5 {
+			h.draining.Store(i > 0)
+			resp, err := client.Do(h.stripe(100*major + i).WithContext(ctx))
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			require.Equal(t, major, resp.ProtoMajor)
+		}
+		require.Equal(t, want, connections.Load(), "HTTP/%d", major)
+		client.CloseIdleConnections()
+	}
 }
 
 func TestBusyPort(t *testing.T) {

@@ -48,7 +48,7 @@ func (g *topicGuard) err() error {
 		return v.err
 	}
 	if why := g.failure.Load(); why != nil {
-		return fmt.Errorf("%w: %w", errStarting, *why)
+		return fmt.Errorf("%w: kafka: %w", errStarting, *why)
 	}
 	return errStarting
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/mutant"
@@ -44,6 +45,7 @@ type passing struct {
 	secretID  string
 	reader    pacedBody
 	delivered event.Delivery
+	span      trace.Span // nil: traces are off
 }
 
 // What a request may keep for the next one.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // timing is a histogram of times, in classic and in native buckets, as Prometheus' own with NativeHistogramBucketFactor 1.1.
@@ -19,8 +21,9 @@ type timing struct {
 	bounds []time.Duration
 	classic,
 	native []atomic.Uint64
-	zero atomic.Uint64
-	sum  atomic.Int64 // ns
+	exemplars []atomic.Pointer[dto.Exemplar] // of the classic buckets
+	zero      atomic.Uint64
+	sum       atomic.Int64 // ns
 }
 
 const (
@@ -41,6 +44,7 @@ var timingBounds = [1 << timingSchema]float64{
 func newTiming(opts prometheus.HistogramOpts) *timing {
 	t := &timing{
 		Histogram: prometheus.NewHistogram(opts),
+		exemplars: make([]atomic.Pointer[dto.Exemplar], len(opts.Buckets)+1),
 		classic:   make([]atomic.Uint64, len(opts.Buckets)+1), native: make([]atomic.Uint64, (timingTo-timingFrom)<<timingSchema+1),
 	}
 	for _, b := range opts.Buckets {
@@ -58,11 +62,24 @@ func (t *timing) observe(d time.Duration) {
 	} else {
 		t.native[nativeBucket(d.Seconds())].Add(1)
 	}
+	t.classic[t.bucket(d)].Add(1) // last: what is counted here has been counted above
+}
+
+// bucket is the place of the classic bucket of d.
+func (t *timing) bucket(d time.Duration) int {
 	i := 0
 	for i < len(t.bounds) && d > t.bounds[i] {
 		i++
 	}
-	t.classic[i].Add(1) // last: what is counted here has been counted above
+	return i
+}
+
+// mark keeps the trace of an observed time as its bucket's exemplar.
+func (t *timing) mark(d time.Duration, of trace.TraceID) {
+	d = max(d, 0)
+	t.exemplars[t.bucket(d)].Store(&dto.Exemplar{
+		Label: []*dto.LabelPair{{Name: new("trace_id"), Value: new(of.String())}}, Value: new(d.Seconds()), Timestamp: timestamppb.Now(),
+	})
 }
 
 // nativeBucket is the place of a positive number of seconds in the row.
@@ -89,6 +106,7 @@ func (t *timing) Write(out *dto.Metric) error {
 		sum += t.classic[i].Load()
 		h.Bucket[i].CumulativeCount = new(sum)
 	}
+	t.writeExemplars(h)
 	counts := make(map[int]uint64)
 	var count uint64
 	for i := range t.native {
@@ -126,4 +144,18 @@ func spansOf(counts map[int]uint64) (spans []*dto.BucketSpan, deltas []int64) {
 		next, before = i+1, n
 	}
 	return spans, deltas
+}
+
+// writeExemplars adds those of the classic buckets, and the same ones for the native buckets.
+func (t *timing) writeExemplars(h *dto.Histogram) {
+	for i := range t.exemplars {
+		e := t.exemplars[i].Load()
+		if e == nil {
+			continue
+		}
+		h.Exemplars = append(h.Exemplars, e)
+		if i < len(h.Bucket) {
+			h.Bucket[i].Exemplar = e
+		}
+	}
 }

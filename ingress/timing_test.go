@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // nativeBuckets takes spans and deltas apart again.
@@ -65,6 +66,30 @@ func TestTimingIsPrometheusHistogram(t *testing.T) {
 		observe(time.Duration(float64(time.Millisecond) * math.Exp2(8*r.Float64())))
 	}
 	compare()
+}
+
+// TestTimingShowsTraces keeps the last trace of each bucket, within its bounds.
+func TestTimingShowsTraces(t *testing.T) {
+	h := newTiming(timingOpts("x_seconds", "Help."))
+	for n, d := range []time.Duration{time.Millisecond, 30 * time.Millisecond, 31 * time.Millisecond, time.Hour} {
+		h.observe(d)
+		h.mark(d, trace.TraceID{15: byte(n + 1)})
+	}
+	got := written(t, h).Histogram
+	require.Len(t, got.Exemplars, 3)
+	seen, from := 0, 0.0
+	for _, b := range got.Bucket {
+		if e := b.Exemplar; e != nil {
+			seen++
+			require.Greater(t, e.GetValue(), from)
+			require.LessOrEqual(t, e.GetValue(), b.GetUpperBound())
+			require.NoError(t, e.GetTimestamp().CheckValid())
+		}
+		from = b.GetUpperBound()
+	}
+	require.Equal(t, 2, seen, "an hour is in no bucket with a bound")
+	require.Equal(t, "trace_id", got.Exemplars[1].Label[0].GetName())
+	require.Equal(t, "00000000000000000000000000000003", got.Exemplars[1].Label[0].GetValue())
 }
 
 // TestTimingIsBounded: whatever is observed, there are so many native buckets, and they hold all that was counted.

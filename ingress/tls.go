@@ -3,6 +3,7 @@ package ingress
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,10 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/catchment-dev/catchment/pkg/settings"
-	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 // certificateLook is how often the certificates' files are looked at, at most.
@@ -38,26 +36,31 @@ type fileVersion struct {
 	size     int64
 }
 
+// Certificates tells when the certificate ends that we show, which is not the file's while that one cannot be used.
+func (s *Service) Certificates() map[string]func() (time.Time, error) {
+	if s.certificate == nil {
+		return nil
+	}
+	return map[string]func() (time.Time, error){"ingress.tls.cert_file": func() (time.Time, error) { return s.certificate.get().Leaf.NotAfter, nil }}
+}
+
 // serverTLS returns nil when the configuration has no certificate. asks says whether senders are asked for theirs;
 // whether it is a good one is judged by the source, unless client_ca_file says whose are. Connections that stand keep what
 // they began with.
-func serverTLS(cfg *settings.File, asks bool, log *slog.Logger, reg prometheus.Registerer) (*tls.Config, error) {
+func serverTLS(cfg *settings.File, asks bool, log *slog.Logger) (conf *tls.Config, own *watched[*tls.Certificate], err error) {
 	t := cfg.Ingress.TLS
 	if t == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	certFile, keyFile, caFile := cfg.Abs(t.CertFile), cfg.Abs(t.KeyFile), cfg.Abs(t.CAFile)
-	own := &watched[*tls.Certificate]{what: "certificate", files: []string{certFile, keyFile}, log: log, read: func() (*tls.Certificate, error) {
+	own = &watched[*tls.Certificate]{what: "certificate", files: []string{certFile, keyFile}, log: log, read: func() (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 		return &pair, err
 	}}
 	if err := own.load(); err != nil {
-		return nil, cfg.Errorf("ingress.tls", "expected a certificate and its key in PEM files: %v", err)
+		return nil, nil, cfg.Errorf("ingress.tls", "expected a certificate and its key in PEM files: %v", err)
 	}
-	if err := telemetry.Certificate(reg, "ingress", func() (time.Time, error) { return own.get().Leaf.NotAfter, nil }); err != nil {
-		return nil, err
-	}
-	conf := &tls.Config{
+	conf = &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.get(), nil },
 	}
@@ -65,11 +68,11 @@ func serverTLS(cfg *settings.File, asks bool, log *slog.Logger, reg prometheus.R
 		conf.ClientAuth = tls.RequestClientCert
 	}
 	if caFile == "" {
-		return conf, nil
+		return conf, own, nil
 	}
 	trusted := &watched[*x509.CertPool]{what: "bundle of authorities", files: []string{caFile}, log: log, read: func() (*x509.CertPool, error) { return readPool(caFile) }}
 	if err := trusted.load(); err != nil {
-		return nil, cfg.Errorf("ingress.tls.client_ca_file", "expected PEM certificates: %v", err)
+		return nil, nil, cfg.Errorf("ingress.tls.client_ca_file", "expected PEM certificates: %v", err)
 	}
 	conf.ClientAuth = tls.RequireAndVerifyClientCert
 	conf.SessionTicketsDisabled = true // a session may be older than the bundle
@@ -78,7 +81,7 @@ func serverTLS(cfg *settings.File, asks bool, log *slog.Logger, reg prometheus.R
 		now.GetConfigForClient, now.ClientCAs = nil, trusted.get()
 		return now, nil
 	}
-	return conf, nil
+	return conf, own, nil
 }
 
 func readPool(name string) (*x509.CertPool, error) {
@@ -88,7 +91,7 @@ func readPool(name string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s holds none", name)
+		return nil, errors.New("no certificate is in it")
 	}
 	return pool, nil
 }

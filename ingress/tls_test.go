@@ -17,13 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/catchment-dev/catchment/pkg/certtest"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
-	"github.com/catchment-dev/catchment/pkg/settings"
-	"github.com/catchment-dev/catchment/pkg/telemetry"
 )
 
 // identity writes a new certificate over the old one.
@@ -191,41 +188,24 @@ func TestClientAuthorities(t *testing.T) {
 	require.False(t, sends(first, hour, true))
 }
 
-// TestCertificateMetric shows when the certificates of the edges expire.
+// TestCertificateMetric shows when the certificate ends that the ingress shows, also while its file cannot be used.
 func TestCertificateMetric(t *testing.T) {
 	dir := t.TempDir()
 	a := certtest.New(t)
 	soon, later := time.Now().Add(time.Hour).Truncate(time.Second), time.Now().Add(48*time.Hour).Truncate(time.Second)
 	cert, key := a.Issue(t, "ingress", soon, "127.0.0.1").Write(t, dir, "server")
-	client, clientKey := a.Issue(t, "ingress", soon).Write(t, dir, "client")
 	h := start(t, kafkatest.New(t), "20s", fmt.Sprintf(", tls: {cert_file: %q, key_file: %q}", cert, key))
-	require.NoError(t, telemetry.ClientCertificate(h.reg, "kafka", &settings.TLS{CertFile: client, KeyFile: clientKey}))
-	require.NoError(t, telemetry.ClientCertificate(h.reg, "kafka", &settings.TLS{CertFile: client, KeyFile: clientKey}), "another service of the process")
-	ends := func(edge string) int64 {
-		return int64(gauge(t, h.reg, "catchment_certificate_not_after_seconds", edge))
+	ends := func() int64 {
+		at, err := h.Certificates()["ingress.tls.cert_file"]()
+		require.NoError(t, err)
+		return at.Unix()
 	}
-	require.Equal(t, soon.Unix(), ends("ingress"))
-	require.Equal(t, soon.Unix(), ends("kafka"))
+	require.Equal(t, soon.Unix(), ends())
 	a.Issue(t, "ingress", later, "127.0.0.1").Write(t, dir, "server")
-	a.Issue(t, "ingress", later).Write(t, dir, "client")
-	require.Eventually(t, func() bool { return ends("ingress") == later.Unix() }, 30*time.Second, 100*time.Millisecond)
-	require.Equal(t, later.Unix(), ends("kafka"))
-	require.NoError(t, os.Remove(client))
-	require.Zero(t, ends("kafka"))
-}
-
-// gauge is the value of an edge.
-func gauge(t *testing.T, reg *prometheus.Registry, name, edge string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	require.NoError(t, err)
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && m.GetLabel()[0].GetValue() == edge {
-				return m.GetGauge().GetValue()
-			}
-		}
-	}
-	require.Fail(t, "not shown", "%s %s", name, edge)
-	return 0
+	require.Eventually(t, func() bool { return ends() == later.Unix() }, 30*time.Second, 100*time.Millisecond)
+	require.NoError(t, os.WriteFile(cert, []byte("half-written"), 0o600))
+	require.Eventually(t, func() bool {
+		return ends() == later.Unix() && strings.Contains(h.log.String(), "the new certificate cannot be used")
+	}, 30*time.Second, 100*time.Millisecond)
+	require.Equal(t, later.Unix(), ends())
 }

@@ -24,6 +24,7 @@ type Part struct {
 	Index      int // its place in its delivery, from 0
 	Source, ID string
 	SHA256     [32]byte // of its exact bytes
+	Changes    bool     // its provider changes members of a body between retries: a repetition may have other bytes
 }
 
 // Parts gives a record's events, in order; none for a marker of Kafka's own. The error says why there is no event in it:
@@ -35,7 +36,7 @@ func (r *Reader) Parts(rec *kgo.Record) ([]Part, error) {
 		case it.err != nil:
 			return nil, it.err
 		case !it.skip:
-			p := Part{Index: it.ev.Index, Source: it.ev.Source, ID: it.ev.ID}
+			p := Part{Index: it.ev.Index, Source: it.ev.Source, ID: it.ev.ID, Changes: changes(it.ev)}
 			copy(p.SHA256[:], it.digest)
 			parts = append(parts, p)
 		}

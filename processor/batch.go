@@ -15,6 +15,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/expr"
 	"github.com/catchment-dev/catchment/pkg/mutant"
+	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/processor/internal/failpoint"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -218,40 +219,76 @@ func (b *batch) isNew(i int) bool {
 
 // repeats sorts further deliveries of known events into duplicates and conflicts.
 func (b *batch) repeats(ctx context.Context) error {
+	known, err := b.known(ctx)
+	if err != nil {
+		return err
+	}
+	again := map[int]bool{}
+	var asked []store.Alike
+	var of []int // places of those in b.writes.Repeats
+	for i := range b.items {
+		it, n := &b.items[i], b.head[i]
+		if n < 0 || b.isNew(i) {
+			continue
+		}
+		head := &b.items[b.heads[n]]
+		id, stored := known[it.key()]
+		if stored && id.DeliveryID == it.ev.DeliveryID && !again[n] {
+			again[n] = true
+			continue // the same record, read again; a further event of its ID in it is a repetition
+		}
+		r := store.Repeat{Event: it.ev, SHA256: it.digest}
+		switch {
+		case stored && !bytes.Equal(id.SHA256, it.digest):
+			r.Conflict = true
+			if changes(it.ev) {
+				asked, of = append(asked, store.Alike{Identity: id, Size: len(it.ev.Body)}), append(of, len(b.writes.Repeats))
+			}
+		case !stored && !bytes.Equal(head.digest, it.digest):
+			r.Changed = sameEvent(it.ev, head.ev.Body)
+			r.Conflict = !r.Changed
+		}
+		b.writes.Repeats = append(b.writes.Repeats, r)
+	}
+	bodies, err := b.tx.Bodies(ctx, asked)
+	if err != nil {
+		return err
+	}
+	for k, body := range bodies {
+		if r := &b.writes.Repeats[of[k]]; body != nil && sameEvent(r.Event, body) {
+			r.Changed, r.Conflict = true, false
+		}
+	}
+	for _, r := range b.writes.Repeats {
+		b.sum.events[[2]string{r.Source, map[bool]string{false: "duplicate", true: "conflict"}[r.Conflict]}]++
+	}
+	return nil
+}
+
+// known reads the identities of the batch's events that are not new.
+func (b *batch) known(ctx context.Context) (map[store.Key]store.Identity, error) {
 	var stale []store.Key
 	for n, i := range b.heads {
 		if !b.fresh[n] {
 			stale = append(stale, b.items[i].key())
 		}
 	}
-	var known map[store.Key]store.Identity
-	if len(stale) > 0 {
-		var err error
-		if known, err = b.tx.Known(ctx, stale); err != nil {
-			return err
-		}
+	if len(stale) == 0 {
+		return nil, nil
 	}
-	again := map[int]bool{}
-	for i := range b.items {
-		it, n := &b.items[i], b.head[i]
-		if n < 0 || b.isNew(i) {
-			continue
-		}
-		digest := b.items[b.heads[n]].digest
-		if !b.fresh[n] {
-			if id, ok := known[it.key()]; ok {
-				if id.DeliveryID == it.ev.DeliveryID && !again[n] {
-					again[n] = true
-					continue // the same record, read again; a further event of its ID in it is a repetition
-				}
-				digest = id.SHA256
-			}
-		}
-		r := store.Repeat{Event: it.ev, SHA256: it.digest, Conflict: !bytes.Equal(digest, it.digest)}
-		b.writes.Repeats = append(b.writes.Repeats, r)
-		b.sum.events[[2]string{it.ev.Source, map[bool]string{false: "duplicate", true: "conflict"}[r.Conflict]}]++
-	}
-	return nil
+	return b.tx.Known(ctx, stale)
+}
+
+// changes says whether the event's provider changes members of a body between retries.
+func changes(ev *event.Event) bool {
+	p, ok := provider.ByName(ev.Provider)
+	return ok && len(p.Volatile) > 0
+}
+
+// sameEvent says whether the event's body differs from its first one in nothing but such members.
+func sameEvent(ev *event.Event, first []byte) bool {
+	p, ok := provider.ByName(ev.Provider)
+	return ok && p.SameEvent(first, ev.Body)
 }
 
 // planAll lists the attempts of the operations that the new events match.

@@ -118,6 +118,45 @@ func TestOneEffectUnderDuplicates(t *testing.T) {
 		UNION ALL SELECT delivery_id FROM catchment.duplicates UNION ALL SELECT delivery_id FROM catchment.conflicts) AS d`))
 }
 
+// What a provider changes between retries of an event, as Stripe does, makes no conflict of an honest retry: in the first
+// one's batch, in a later one, on another partition, and read once more. Any other change still does.
+func TestHonestRetryIsNoConflict(t *testing.T) {
+	w := newDatabase(t, ledgerSchema...)
+	w.cfg.Sources["pay"] = settings.Source{Provider: "stripe"}
+	w.cfg.Operations = []settings.Operation{ledger("pay"), ledger("shop")}
+	eng := w.engine()
+	try := func(source, provider, id, who string, pending int) *event.Delivery {
+		d := delivery(source, id, "x", fmt.Sprintf(`{"who":%q,"pending_webhooks":%d}`, who, pending))
+		d.Provider = provider
+		return d
+	}
+	stripe := func(id, who string, pending int) *event.Delivery { return try("pay", "stripe", id, who, pending) }
+	first := []*event.Delivery{
+		stripe("e1", "ann", 1), stripe("e1", "ann", 2), stripe("e1", "eve", 1), stripe("e2", "bob", 1),
+		try("shop", "none", "e1", "ann", 1), try("shop", "none", "e1", "ann", 2), // its provider changes nothing
+	}
+	long := stripe("e2", strings.Repeat("x", 4<<10), 1) // not read for the sake of comparing
+	second := []*event.Delivery{stripe("e1", "ann", 1), stripe("e1", "ann", 10), stripe("e2", "bob", 0), stripe("e2", "mallory", 1), long}
+	for range 2 {
+		one, two := w.take(eng, partition(0)), w.take(eng, partition(1))
+		require.NoError(t, one.write(t.Context(), log(one.part, first...)))
+		require.NoError(t, two.write(t.Context(), log(two.part, second...)))
+		require.Equal(t, "pay e1 false, pay e1 true, pay e1 true, pay e2 true",
+			w.text(`SELECT string_agg(concat_ws(' ', source, event_id, changed), ', ' ORDER BY source, event_id, changed)
+			FROM (SELECT source, event_id, CASE WHEN body_sha256 IS NULL THEN 'false' ELSE 'true' END AS changed FROM catchment.duplicates) AS d`))
+		require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.duplicates WHERE body_sha256 = sha256('{"who":"bob","pending_webhooks":0}')`))
+		require.Equal(t, "pay e1 eve, pay e2 mallory, pay e2 xxxx, shop e1 ann", w.text(`SELECT string_agg(concat_ws(' ', source, event_id,
+			regexp_replace(convert_from(body, 'UTF8')::json->>'who', 'x+', 'xxxx')), ', ' ORDER BY source, event_id, body) FROM catchment.conflicts`))
+		require.Equal(t, 3, w.count(`SELECT count(*) FROM ledger`))
+		require.Equal(t, 1+3+1, w.count(`SELECT deliveries FROM catchment.events WHERE source = 'pay' AND event_id = 'e1'`))
+		w.exec(`UPDATE catchment.progress SET next_offset = 0`)
+	}
+	w.exec(`DELETE FROM catchment.bodies`) // after processor.retention nobody can tell
+	wk := w.take(eng, partition(2))
+	require.NoError(t, wk.write(t.Context(), log(wk.part, stripe("e1", "ann", 7))))
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM catchment.conflicts WHERE partition = 2`))
+}
+
 // Promise 4: an older event never overwrites a newer one, whatever order they arrive in.
 func TestR31NewestWins(t *testing.T) {
 	w := newDatabase(t, ordersSchema...)

@@ -50,7 +50,8 @@ func untold(errs, known config.Errors) config.Errors {
 	})
 }
 
-// CheckStatements prepares the operations' statements. The error says that the database could not be asked.
+// CheckStatements prepares the operations' statements, and asks for the rights of the role. The error says that the database
+// could not be asked.
 func CheckStatements(ctx context.Context, cfg *settings.File) (config.Errors, error) {
 	ops, _ := compile(cfg)
 	db, err := store.Open(ctx, cfg.Postgres, "catchment-check")
@@ -58,14 +59,25 @@ func CheckStatements(ctx context.Context, cfg *settings.File) (config.Errors, er
 		return nil, err
 	}
 	defer db.Close()
-	return describe(ctx, cfg, db, ops)
+	errs, err := describe(ctx, cfg, db, ops)
+	if err != nil {
+		return errs, err
+	}
+	err = db.CheckRights(ctx)
+	if err == nil {
+		err = db.CheckUpkeep(ctx, upkeepOf(cfg.Processor))
+	}
+	if lacking := (*store.RightsError)(nil); errors.As(err, &lacking) {
+		return append(errs, cfg.Errorf("postgres.url", "%v", lacking)), nil
+	}
+	return errs, err
 }
 
 func describe(ctx context.Context, cfg *settings.File, db *store.Store, ops []*operation) (config.Errors, error) {
 	var errs config.Errors
 	for _, op := range ops {
 		for j, st := range op.statements {
-			if st.Forbidden() != "" {
+			if st.Forbidden() != "" || st.Number != "" {
 				continue // told already
 			}
 			err := db.Describe(ctx, st)

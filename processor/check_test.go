@@ -51,7 +51,7 @@ operations:
            SET amuont = 1
       - COMMIT
       - SELECT @entity::text
-      - SELECT $1
+      - SELECT @id, $1
       - SELECT @amount
       - SELECT 1; SELECT 2
     params: {amount: body.amount}
@@ -69,7 +69,7 @@ operations:
 		`catchment.yaml:18:9: operations[1].sql[1]: expected SQL that Postgres prepares: line 2, column 8 of the statement: column "amuont"`,
 		`catchment.yaml:21:9: operations[1].sql[2]: COMMIT is not allowed`,
 		`operations[1].sql[3]: @entity is used: expected the key entity`,
-		`operations[1].sql[4]: expected SQL that Postgres prepares: expected 0 parameters, Postgres sees 1: write them as @name`,
+		`operations[1].sql[4]: expected parameters by their names, such as @id, found $1`,
 		`operations[1].sql[6]: expected SQL that Postgres prepares: cannot insert multiple commands`,
 	} {
 		require.Contains(t, got, want)

@@ -1,6 +1,7 @@
 package processor
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -147,4 +148,13 @@ func (e *engine) learn(op *operation, message string, signs ...sign) {
 	}
 	gauge.Set(0)
 	e.log.Info("an operation's circuit is closed again", slog.String("operation", op.spec.Name))
+}
+
+// openCircuits says which operations' circuits are open in this process, for its console.
+func (s *Service) openCircuits(context.Context) map[string]bool {
+	open := map[string]bool{}
+	for _, op := range s.ops {
+		open[op.spec.Name] = op.circuit.isOpen()
+	}
+	return open
 }

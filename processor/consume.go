@@ -93,6 +93,7 @@ func (s *Service) consume(ctx context.Context, topicID [16]byte) error {
 		drop() // a client that waits for brokers that do not answer does not close
 	}
 	client.CloseAllowingRebalance()
+	client.AllowRebalance() // Close polls once more, and what leaves the group a second time would wait for that poll for ever
 	ses.stopAll()
 	if ctx.Err() != nil {
 		return nil

@@ -121,8 +121,10 @@ func TestR22TransientStates(t *testing.T) {
 		wk := w.take(eng, partition(int32(i)))
 		done := make(chan error, 1)
 		go func() { done <- wk.write(t.Context(), log(wk.part, delivery("shop", "e"+code, "x", `{}`))) }()
-		ok := waitFor(func() bool { _, _, fault := wk.state(); return fault != nil && strings.Contains(fault.Error(), code) })
+		var fault error
+		ok := waitFor(func() bool { _, _, fault = wk.state(); return fault != nil && strings.Contains(fault.Error(), code) })
 		require.True(t, ok, code)
+		require.Contains(t, fault.Error(), "operation "+op.Name+", event e"+code+" of shop: ", "who is on call looks for it")
 		w.exec(`DELETE FROM trouble`)
 		require.NoError(t, <-done, code)
 	}

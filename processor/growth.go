@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -74,6 +75,12 @@ func (s *Service) makeAhead(ctx context.Context) {
 	}
 }
 
+// upkeepOf is what age removes.
+func upkeepOf(p settings.Processor) store.Upkeep {
+	ages := p.Retention > 0
+	return store.Upkeep{Days: ages, Results: ages && p.ResultsRetention > 0, Identities: ages && p.IdentityRetention > 0}
+}
+
 func (s *Service) lookAhead(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
@@ -81,6 +88,7 @@ func (s *Service) lookAhead(ctx context.Context) {
 	if made > 0 {
 		s.log.Info("partitions made", slog.Int("days", made))
 	}
+	rights := s.engine.store.CheckUpkeep(ctx, upkeepOf(s.cfg.Processor))
 	days, err := s.engine.store.PartitionsAhead(ctx)
 	if err != nil {
 		s.log.Debug("the partitions of the next days are not known", slog.Any("error", err))
@@ -88,9 +96,17 @@ func (s *Service) lookAhead(ctx context.Context) {
 	}
 	s.metrics.upkeep.daysAhead.Set(float64(days))
 	var fault error
+	var lacking *store.RightsError
+	switch {
+	case errors.As(rights, &lacking):
+		fault = fmt.Errorf("days are made, or removed, no more; %d from tomorrow on are there: %w", max(days, 0), lacking)
+		s.log.Error("a right is missing that will be needed: it is told now, and not at midnight", slog.Any("error", fault))
+	case why != nil:
+		s.log.Warn("the partitions of the next days could not be made: trying again", slog.Int("days_ahead", days), slog.Any("error", why))
+	}
 	if days < 1 {
-		fault = fmt.Errorf("there is no partition of catchment.bodies for %s: run catchment migrate, or let the processor make it: %w",
-			map[bool]string{true: "today", false: "tomorrow"}[days < 0], errors.Join(why, errNoPartition))
+		fault = errors.Join(fault, fmt.Errorf("there is no partition of catchment.bodies for %s: run catchment migrate, or let the processor make it: %w",
+			map[bool]string{true: "today", false: "tomorrow"}[days < 0], errors.Join(why, errNoPartition)))
 		s.log.Error("nothing can be stored without a partition for the day", slog.Any("error", fault))
 	}
 	s.mu.Lock()

@@ -1,31 +1,23 @@
 package processor
 
 import (
-	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 // underARole has the processor run under a role that may not change the schema, and returns the role.
 func (w *world) underARole() string {
 	w.t.Helper()
-	role := "runtime_" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	w.exec(`CREATE ROLE ` + role + ` LOGIN PASSWORD 'x'`)
-	w.t.Cleanup(func() { w.exec(`DROP OWNED BY ` + role); w.exec(`DROP ROLE ` + role) })
+	role := strconv.Quote(w.aRole())
 	w.exec(`GRANT USAGE ON SCHEMA catchment, public TO ` + role)
 	w.exec(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA catchment, public TO ` + role)
-	u, err := url.Parse(w.url)
-	require.NoError(w.t, err)
-	u.User = url.UserPassword(role, "x")
-	w.cfg.Postgres.URL = config.NewSecret(u.String())
-	w.cfg.Processor.Migrate = false
+	w.exec(`GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment TO ` + role)
 	return role
 }
 
@@ -48,7 +40,7 @@ func TestMissingPartitionIsNoPoison(t *testing.T) {
 	require.NoError(t, s.Ready())
 
 	w.exec(dropAllDays)
-	w.exec(`REVOKE EXECUTE ON FUNCTION catchment.make_partitions FROM PUBLIC`)
+	w.exec(`REVOKE EXECUTE ON FUNCTION catchment.make_partitions FROM ` + role)
 	w.produce(delivery("shop", "third", "t", `{}`))
 	require.True(t, waitFor(func() bool {
 		err := s.Ready()
@@ -64,9 +56,9 @@ func TestMissingPartitionIsNoPoison(t *testing.T) {
 // Tomorrow's missing partition is told today, by readiness and by a metric.
 func TestMissingTomorrowIsTold(t *testing.T) {
 	w := newWorld(t, 1)
-	w.underARole()
+	role := w.underARole()
 	w.exec(`DROP TABLE ` + w.text(`SELECT 'catchment.bodies_' || to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD')`))
-	w.exec(`REVOKE EXECUTE ON FUNCTION catchment.make_partitions FROM PUBLIC`)
+	w.exec(`REVOKE EXECUTE ON FUNCTION catchment.make_partitions FROM ` + role)
 	s := w.starting()
 	s.upkeep.partitions = 20 * time.Millisecond
 	r := w.run(s)
@@ -76,6 +68,7 @@ func TestMissingTomorrowIsTold(t *testing.T) {
 	}), "%v", r.Ready())
 	require.Zero(t, r.metric(t, "catchment_processor_partitions_ahead"))
 	require.NoError(t, Migrate(t.Context(), w.url))
+	w.exec(`GRANT EXECUTE ON FUNCTION catchment.make_partitions TO ` + role)
 	require.True(t, waitFor(func() bool { return r.Ready() == nil }), "%v", r.Ready())
 	require.Equal(t, 7.0, r.metric(t, "catchment_processor_partitions_ahead"))
 }

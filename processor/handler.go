@@ -78,14 +78,14 @@ func serve(ctx context.Context, path string, handlers []Handler) error {
 	if err != nil {
 		return err
 	}
-	con, err := console.New(ctx, cfg, log, "", console.Outside{})
+	con, err := console.New(ctx, cfg, log, "", console.Outside{DryRun: DryRuns(cfg, log), OpenCircuits: s.openCircuits})
 	if err != nil {
 		return err
 	}
 	if con != nil {
-		return telemetry.Serve(ctx, cfg, &attended{s, con}, reg, cfg.Processor.OpsListen, "processor.ops_listen")
+		return telemetry.Serve(ctx, cfg, log, &attended{s, con}, reg, cfg.Processor.OpsListen, "processor.ops_listen")
 	}
-	return telemetry.Serve(ctx, cfg, s, reg, cfg.Processor.OpsListen, "processor.ops_listen")
+	return telemetry.Serve(ctx, cfg, log, s, reg, cfg.Processor.OpsListen, "processor.ops_listen")
 }
 
 // attended is the processor with its console.
@@ -141,14 +141,14 @@ func attach(cfg *settings.File, ops []*operation, handlers []Handler, log *slog.
 
 const maxReturned = 64 << 10 // bytes of a handler's Returned
 
-// guarded makes a panic an error, and a result what the store writes. The handler gets an event of its own: what it
+// guarded makes a panic an error, whose text is for the attempt's result and not for the log, and a result what the store writes. The handler gets an event of its own: what it
 // writes into it changes nothing.
 func guarded(name string, f HandlerFunc, log *slog.Logger) func(context.Context, pgx.Tx, *event.Event) (int64, []byte, error) {
 	return func(ctx context.Context, tx pgx.Tx, ev *event.Event) (rows int64, returned []byte, err error) {
 		defer func() {
 			if p := recover(); p != nil {
 				log.Error("a handler panicked; the attempt has failed", slog.String("handler", name), slog.String("source", ev.Source),
-					slog.String("event", ev.ID), slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+					slog.String("event", ev.ID), slog.String("panic", run.Panicked(p)), slog.String("stack", string(debug.Stack())))
 				err = fmt.Errorf("panic: %v", p)
 			}
 		}()

@@ -52,7 +52,7 @@ func TestHandler(t *testing.T) {
 		fine := Result{Rows: tag.RowsAffected(), Returned: map[string]any{"id": ev.ID}}
 		switch ev.Type {
 		case "panic":
-			panic("oh")
+			panic("oh, s3cret")
 		case "error":
 			return fine, errors.New("not now")
 		case "dead":
@@ -93,7 +93,7 @@ func TestHandler(t *testing.T) {
 	require.Equal(t, len(ds), w.count(`SELECT count(*) FROM ledger`), "the others have theirs")
 	require.Equal(t, `{"id": "fine"}`, w.text(`SELECT returned::text FROM catchment.results WHERE operation = 'own' AND event_id = 'fine'`))
 	for id, want := range map[string]string{
-		"panic": "panic: oh", "error": "not now", "dead": "never", "data": "invalid input syntax for type integer: \"x\" (SQLSTATE 22P02)",
+		"panic": "panic: oh, s3cret", "error": "not now", "dead": "never", "data": "invalid input syntax for type integer: \"x\" (SQLSTATE 22P02)",
 		"swallowed": "a statement failed, and the handler went on as if it had not", "commit": "the transaction is the processor's: a handler must not end it",
 		"sql-commit": "COMMIT: the transaction is the processor's: a handler must not end it",
 	} {
@@ -142,6 +142,29 @@ func TestHandlerTimeout(t *testing.T) {
 	}
 	require.NoError(t, wk.write(t.Context(), log(wk.part, order("sql"), order("go"), order("fine"))))
 	require.Equal(t, "fine:succeeded go:failed sql:failed", w.text(`SELECT string_agg(event_id || ':' || outcome, ' ' ORDER BY event_id) FROM catchment.results`))
+}
+
+// A handler may do something else than SQL for as long as its operation's timeout says, also where that is longer than a
+// batch may take: the server does not end its session, which would be tried again for ever.
+func TestHandlerThinksForLong(t *testing.T) {
+	w := newDatabase(t)
+	calls := 0
+	w.cfg.Processor.TxTimeout = time.Second
+	eng := w.with(logger(), func(ctx context.Context, tx pgx.Tx, ev event.Event) (Result, error) {
+		calls++
+		select {
+		case <-ctx.Done():
+			return Result{}, ctx.Err()
+		case <-time.After(3 * time.Second):
+		}
+		_, err := tx.Exec(ctx, `SELECT 1`)
+		return Result{Rows: 1}, err
+	})
+	eng.ops[0].spec.Timeout = patience
+	wk := w.take(eng, partition(0))
+	require.NoError(t, wk.write(t.Context(), log(wk.part, delivery("shop", "e", "x", `{"order":"o","v":1}`))))
+	require.Equal(t, "succeeded", w.text(`SELECT string_agg(outcome, ' ') FROM catchment.results`))
+	require.Equal(t, 1, calls)
 }
 
 // An error of the database's own state is nobody's failed attempt.

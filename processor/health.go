@@ -30,7 +30,8 @@ type fault struct {
 
 // databasePart says whether the database or what is in it is to blame.
 func databasePart(err error) string {
-	if errors.Is(err, store.ErrNoSchema) {
+	var rights *store.RightsError
+	if errors.Is(err, store.ErrNoSchema) || errors.As(err, &rights) {
 		return onSchema
 	}
 	return onPostgres

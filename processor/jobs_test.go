@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/expr"
 	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
@@ -353,4 +355,11 @@ func TestServiceRunsJobs(t *testing.T) {
 	require.True(t, waitFor(func() bool { return w.found(j.ID).State == store.JobDone }))
 	w.eventually(3, `SELECT count(*) FROM ledger`)
 	require.Equal(t, 3, w.count(`SELECT count(DISTINCT event_id) FROM ledger`))
+}
+
+// A trial says that there is no version only of an operation that has none.
+func TestTrialsDecisionWithoutAVersion(t *testing.T) {
+	failing := &attempt{op: &operation{version: &expr.Program{}}, err: errors.New("the version is null")}
+	require.Equal(t, "its version is not compared: an expression fails", decision(failing, nil))
+	require.Equal(t, "the operation has no version", decision(&attempt{op: &operation{}}, nil))
 }

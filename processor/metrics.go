@@ -1,15 +1,13 @@
 package processor
 
 import (
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
-	"github.com/catchment-dev/catchment/pkg/settings"
 	"github.com/catchment-dev/catchment/pkg/telemetry"
-	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
 // metrics are the processor's own. Labels take values from the configuration only.
@@ -107,8 +105,8 @@ func (m *metrics) source(name string) string {
 	return "other"
 }
 
-func (m *metrics) add(s *summary, took time.Duration) {
-	m.batch.Observe(took.Seconds())
+func (m *metrics) add(s *summary, took time.Duration, of trace.TraceID) {
+	telemetry.Observe(m.batch, took, of)
 	for k, n := range s.events {
 		m.events.WithLabelValues(m.source(k[0]), k[1]).Add(float64(n))
 	}
@@ -118,22 +116,4 @@ func (m *metrics) add(s *summary, took time.Duration) {
 	for k, n := range s.whenErrors {
 		m.whenErrors.WithLabelValues(k).Add(float64(n))
 	}
-}
-
-// showCertificates shows when the certificates that we show expire.
-func showCertificates(cfg *settings.File, reg prometheus.Registerer) error {
-	if err := telemetry.ClientCertificate(reg, "kafka", cfg.Kafka.TLS); err != nil {
-		return err
-	}
-	_, there, err := store.CertificateEnds(cfg.Postgres)
-	if err != nil {
-		return fmt.Errorf("postgres.url: %w", err)
-	}
-	if !there {
-		return nil
-	}
-	return telemetry.Certificate(reg, "postgres", func() (time.Time, error) {
-		ends, _, err := store.CertificateEnds(cfg.Postgres)
-		return ends, err
-	})
 }

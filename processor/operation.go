@@ -218,7 +218,10 @@ func (c *compiler) statements(op *operation) {
 			c.fail(path, "expected a statement, found nothing")
 		}
 		if word := st.Forbidden(); word != "" {
-			c.fail(path, "%s is not allowed: expected a statement that stays within the batch's transaction", word)
+			c.fail(path, "%s is not allowed: expected a statement that leaves the batch's transaction, its session and the schema catchment alone", word)
+		}
+		if st.Number != "" {
+			c.fail(path, "expected parameters by their names, such as @id, found %s", st.Number)
 		}
 		for _, name := range st.Params {
 			used[name] = true

@@ -23,6 +23,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -48,11 +49,14 @@ type Service struct {
 	session *session
 	ahead   error // why tomorrow's events have no place
 
-	upkeep upkeep
-	now    func() time.Time
-	dog    *watchdog
-	tick   time.Duration // of the watchdog
-	dump   io.Writer     // gets the stacks of a processor that hangs
+	tracer *telemetry.Tracer // nil: traces are off
+
+	certificate bool // we show one to Postgres
+	upkeep      upkeep
+	now         func() time.Time
+	dog         *watchdog
+	tick        time.Duration // of the watchdog
+	dump        io.Writer     // gets the stacks of a processor that hangs
 
 	more []kgo.Opt // of the consumer, for tests
 }
@@ -65,8 +69,9 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handle
 	if err := append(errs, more...).Err(); err != nil {
 		return nil, err
 	}
-	if err := showCertificates(cfg, reg); err != nil {
-		return nil, err
+	_, shown, err := store.CertificateEnds(cfg.Postgres)
+	if err != nil {
+		return nil, fmt.Errorf("postgres.url: %w", err)
 	}
 	c := *cfg
 	fillDefaults(&c.Processor)
@@ -77,7 +82,7 @@ func New(cfg *settings.File, log *slog.Logger, reg prometheus.Registerer, handle
 	s := &Service{
 		cfg: &c, log: log.With(slog.String("service", "processor")), metrics: newMetrics(reg, sources), ops: ops, reader: reader,
 		phase: "starting", halted: map[int32]string{}, faults: map[string]fault{}, upkeep: standardUpkeep(),
-		now: time.Now, dog: newWatchdog(c.Processor.StallTimeout), tick: time.Second, dump: os.Stderr,
+		certificate: shown, now: time.Now, dog: newWatchdog(c.Processor.StallTimeout), tick: time.Second, dump: os.Stderr,
 	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "catchment", Name: "processor_postgres_up", Help: "1: the last look at Postgres, every 15 s and in each batch, found it and what we need in it.",
@@ -92,6 +97,17 @@ func (s *Service) postgresUp() float64 {
 		return 0
 	}
 	return 1
+}
+
+// Certificates tells when the certificate ends that we show to Postgres, by the key that names it.
+func (s *Service) Certificates() map[string]func() (time.Time, error) {
+	if !s.certificate {
+		return nil
+	}
+	return map[string]func() (time.Time, error){"postgres.url": func() (time.Time, error) {
+		ends, _, err := store.CertificateEnds(s.cfg.Postgres)
+		return ends, err
+	}}
 }
 
 // fillDefaults serves configurations that were built in Go; Load has set them already.
@@ -187,7 +203,7 @@ func (s *Service) run(ctx context.Context) error {
 func (s *Service) setEngine(db *store.Store) {
 	e := &engine{
 		store: db, ops: s.ops, reader: s.reader, byName: map[string]*operation{}, bySource: map[string][]*operation{},
-		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, budget: newBudget(int(s.cfg.Processor.BufferBytes)), dog: s.dog, now: s.now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
+		batch: s.cfg.Processor.Batch, txTimeout: s.cfg.Processor.TxTimeout, budget: newBudget(int(s.cfg.Processor.BufferBytes)), dog: s.dog, tracer: s.tracer, group: s.cfg.Processor.Group, now: s.now, log: s.log, metrics: s.metrics, publish: make(chan struct{}, 1),
 	}
 	s.metrics.pool.store.Store(db)
 	db.PublishResults(s.cfg.Kafka.Results())
@@ -213,7 +229,13 @@ func (s *Service) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.engine.store.CheckRights(ctx); err != nil {
+		return err
+	}
 	if err := s.engine.store.CheckSchema(ctx); err != nil {
+		return err
+	}
+	if err := s.engine.store.KeepSettings(ctx); err != nil {
 		return err
 	}
 	errs, err := describe(ctx, s.cfg, s.engine.store, s.ops)

@@ -3,7 +3,6 @@ package processor
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,35 +15,17 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/processor/inspect"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
-// Trial is what an operation would do for an event. Nothing of it has stayed.
-type Trial struct {
-	Operation string            `json:"operation"`
-	Source    string            `json:"source"`
-	EventID   string            `json:"event_id"`
-	Type      string            `json:"type"`
-	Applies   bool              `json:"applies"`       // by on and when
-	Why       string            `json:"why,omitempty"` // it does not apply
-	Before    int               `json:"attempts_before"`
-	Effect    bool              `json:"had_effect"` // it has succeeded or was superseded already
-	Outcome   string            `json:"outcome"`    // succeeded, superseded, failed or dead; empty: it does not apply
-	Entity    *string           `json:"entity"`
-	Version   *string           `json:"version"`
-	Decision  string            `json:"decision"` // on the version
-	Params    map[string]any    `json:"params"`   // as they are bound
-	Rows      *int64            `json:"rows_affected"`
-	Changes   []StatementEffect `json:"statements"`
-	Error     string            `json:"error,omitempty"`
-}
-
-// StatementEffect is what one statement would change: the rows as they would be after it, where it tells.
-type StatementEffect struct {
-	SQL  string          `json:"sql"`
-	Rows int64           `json:"rows_affected"`
-	Seen json.RawMessage `json:"rows,omitempty"`
-}
+// What a trial shows.
+type (
+	// Trial is what an operation would do for an event.
+	Trial = inspect.Trial
+	// StatementEffect is what one statement would change.
+	StatementEffect = inspect.StatementEffect
+)
 
 // Bench makes attempts that have no effect: each is rolled back.
 type Bench struct {
@@ -239,8 +220,11 @@ func (b *Bench) attempt(ctx context.Context, tx *store.Tx, op *operation, ev *ev
 
 // decision says what the guard says of the attempt's version.
 func decision(a *attempt, newest map[store.Guard]store.Newest) string {
-	if !a.guarded() {
+	switch {
+	case a.op.version == nil:
 		return "the operation has no version"
+	case !a.guarded():
+		return "its version is not compared: an expression fails"
 	}
 	held := newest[a.target()]
 	switch {
@@ -285,4 +269,16 @@ func (b *Bench) DryRun(ctx context.Context, operation string, sel store.Selectio
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// DryRuns makes dry runs of the configuration's operations, for the console: each opens a bench of its own, as DryRun does.
+func DryRuns(cfg *settings.File, log *slog.Logger) func(context.Context, string, inspect.Selection, bool, int) ([]*Trial, error) {
+	return func(ctx context.Context, operation string, sel inspect.Selection, force bool, limit int) ([]*Trial, error) {
+		b, err := OpenBench(ctx, cfg, log)
+		if err != nil {
+			return nil, fmt.Errorf("the operations cannot be tried: %w", err)
+		}
+		defer b.Close()
+		return b.DryRun(ctx, operation, sel, force, limit)
+	}
 }

@@ -111,6 +111,10 @@ func (w *walk) together(ctx context.Context) (ok, overlap bool, err error) {
 		}
 	}
 	if err != nil && (!isOwn(err) || ctx.Err() != nil) {
+		var ce *store.CallError
+		if errors.As(err, &ce) && ce.Call >= 0 {
+			err = named(err, groups[ce.Call].attempts)
+		}
 		return false, false, err
 	}
 	if err != nil {
@@ -222,9 +226,22 @@ func (w *walk) single(ctx context.Context, a *attempt) error {
 	case isOwn(err) && ctx.Err() == nil:
 		w.settle(a, nil, err)
 	default:
-		return err
+		return named(err, []*attempt{a})
 	}
 	return nil
+}
+
+// named says in the statement of which attempts, of one operation, err came up: for whoever looks for the reason why a batch is tried again.
+func named(err error, attempts []*attempt) error {
+	var ce *store.CallError
+	if !errors.As(err, &ce) {
+		return err
+	}
+	a := attempts[0]
+	if len(attempts) > 1 {
+		return fmt.Errorf("operation %s, %d events from %s of %s on: %w", a.op.spec.Name, len(attempts), a.ev.ID, a.ev.Source, err)
+	}
+	return fmt.Errorf("operation %s, event %s of %s: %w", a.op.spec.Name, a.ev.ID, a.ev.Source, err)
 }
 
 // tryOne makes an attempt in a savepoint.

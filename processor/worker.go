@@ -12,9 +12,11 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/catchment-dev/catchment/pkg/mutant"
 	"github.com/catchment-dev/catchment/pkg/settings"
+	"github.com/catchment-dev/catchment/pkg/telemetry"
 	"github.com/catchment-dev/catchment/processor/internal/store"
 )
 
@@ -38,6 +40,8 @@ type engine struct {
 	txTimeout time.Duration
 	budget    *budget
 	dog       *watchdog
+	tracer    *telemetry.Tracer // nil: traces are off
+	group     string
 	gapsOK    bool // the topic may be compacted
 	paused    atomic.Pointer[map[string]bool]
 	now       func() time.Time
@@ -304,7 +308,7 @@ func (w *worker) write(ctx context.Context, records []*kgo.Record) error {
 		err := w.once(ctx, b)
 		if err == nil {
 			items = items[n:]
-			w.committed(b, time.Since(began))
+			w.committed(b, time.Since(began), w.eng.traced(b, began)) //nolint:contextcheck // a span of another process is read without a context
 			pause, deferred = firstPause, false
 			continue
 		}
@@ -448,7 +452,7 @@ func (w *worker) fail(err error) {
 	}
 }
 
-func (w *worker) committed(b *batch, took time.Duration) {
+func (w *worker) committed(b *batch, took time.Duration, of trace.TraceID) {
 	pos := b.next()
 	w.drop(pos.Next)
 	w.mu.Lock()
@@ -465,7 +469,7 @@ func (w *worker) committed(b *batch, took time.Duration) {
 	if healed {
 		w.log.Info("batches are written again", slog.Int64("next_offset", pos.Next))
 	}
-	w.eng.metrics.add(b.sum, took)
+	w.eng.metrics.add(b.sum, took, of)
 	w.eng.published()
 	w.moved(pos)
 }

@@ -16,5 +16,8 @@ for folder in ingress processor archiver cmd/catchment; do
   "$docker" build -q -f "$folder/Dockerfile" -t "${IMAGE_PREFIX:-}$name:$version" ${BUILD_FLAGS:-} \
     --build-arg BINARY="$binary" --build-arg VERSION="$version" --build-arg TARGETARCH="$arch" \
     --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" ${GO_IMAGE:+--build-arg GO_IMAGE="$GO_IMAGE"} . >/dev/null
-  printf '%-22s %s\n' "$name:$version" "$("$docker" image inspect -f '{{.Size}}' "${IMAGE_PREFIX:-}$name:$version" | awk '{printf "%.1f MB", $1/1e6}')"
+  size=$("$docker" image inspect -f '{{.Size}}' "${IMAGE_PREFIX:-}$name:$version")
+  printf '%-22s %s\n' "$name:$version" "$(awk '{printf "%.1f MB", $1/1e6}' <<<"$size")"
+  # a service is small: a node that has never run it starts it within seconds
+  if [ "$folder" != cmd/catchment ] && [ "$size" -gt 40000000 ]; then echo "images: $name has more than 40 MB" >&2; exit 1; fi
 done

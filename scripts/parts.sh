@@ -53,8 +53,8 @@ start_kafka() {
 
 stop_kafka() {
   local c
-  for c in shared breakable secured; do
-    if [ -f "$dir/kafka/$c/cluster.env" ]; then bash "$here/kafka-cluster.sh" wipe "$dir/kafka/$c" >&2 || return 1; fi
+  for c in "$dir"/kafka/*/; do
+    if [ -f "$c/cluster.env" ]; then bash "$here/kafka-cluster.sh" wipe "${c%/}" >&2 || return 1; fi
   done
 }
 

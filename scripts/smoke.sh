@@ -70,6 +70,11 @@ kill -9 "$pid"; wait "$pid" 2>/dev/null || true
 sed -i 's/^sources:$/sources:\n  open: {provider: none}/' "$dir/node/catchment.yaml"
 from=$SECONDS; up; echo "up again after kill -9 after $((SECONDS - from)) s"
 tool send stripe --count 100 --seed 7 >/dev/null 2>"$dir/send" || { cat "$dir/send"; fail "send"; }
+for seed in 11 12 13 14 15; do # with segments open, and processing under way
+  tool send stripe --count 40 --seed "$seed" >/dev/null 2>"$dir/send" || { cat "$dir/send"; fail "send"; }
+  kill -9 "$pid"; wait "$pid" 2>/dev/null || true
+  up
+done
 
 # schemathesis URL ARGUMENT…: not checked is that what the document allows is accepted (the signature decides),
 # and that Allow has all of the document's methods (each source has its own).
@@ -101,7 +106,7 @@ kill -INT "$pid"; wait "$pid" || fail "exit code $? after Ctrl-C"
 pid=
 if pgrep -f "$dir/node" >/dev/null; then fail "left running: $(pgrep -af "$dir/node")"; fi
 if "$python" -c 'import duckdb, pytz' 2>/dev/null; then
-  "$python" "$here/read_archive.py" "$dir/node/catchment-data/archive" 801 "$dir/body"
+  "$python" "$here/read_archive.py" "$dir/node/catchment-data/archive" 1001 "$dir/body"
 elif [ "${CATCHMENT_TEST_REAL:-}" = 1 ]; then
   fail "$python has no duckdb: pip install duckdb pytz"
 else

@@ -54,7 +54,7 @@ var ErrNotFound = errors.New("not in the archive")
 func Open(ctx context.Context, a settings.Archive) (Store, error) {
 	s, err := objstore.Open(ctx, a.URL)
 	if err != nil {
-		return nil, fmt.Errorf("archive.url: %w", err)
+		return nil, a.Errorf("url", "%v", err)
 	}
 	return s, nil
 }
@@ -63,21 +63,21 @@ func Open(ctx context.Context, a settings.Archive) (Store, error) {
 // and proves that each takes an object only once. It returns the URLs of what it made. The error says so of a
 // store that replaces objects.
 func Ensure(ctx context.Context, a settings.Archive) (made []string, err error) {
-	places := []struct{ key, url string }{{"archive.url", a.URL}, {"archive.checkpoint_copy", a.CheckpointCopy}}
+	places := []struct{ key, url string }{{"url", a.URL}, {"checkpoint_copy", a.CheckpointCopy}}
 	for _, p := range places {
 		if p.url == "" {
 			continue
 		}
 		s, err := objstore.OpenForgetful(ctx, p.url)
 		if err != nil {
-			return made, fmt.Errorf("%s: %w", p.key, err)
+			return made, a.Errorf(p.key, "%v", err)
 		}
 		created, err := s.Make(ctx)
 		if err == nil {
 			err = objstore.Probe(ctx, s)
 		}
 		if err != nil {
-			return made, fmt.Errorf("%s: %w", p.key, err)
+			return made, fmt.Errorf("archive.%s: %w", p.key, err)
 		}
 		if created {
 			made = append(made, p.url)
@@ -93,7 +93,7 @@ func OpenCopy(ctx context.Context, a settings.Archive) (Store, error) {
 	}
 	s, err := objstore.Open(ctx, a.CheckpointCopy)
 	if err != nil {
-		return nil, fmt.Errorf("archive.checkpoint_copy: %w", err)
+		return nil, a.Errorf("checkpoint_copy", "%v", err)
 	}
 	return s, nil
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -21,17 +23,24 @@ import (
 	"github.com/catchment-dev/catchment/archiver/internal/row"
 	"github.com/catchment-dev/catchment/archiver/internal/segment"
 	"github.com/catchment-dev/catchment/pkg/event"
+	"github.com/catchment-dev/catchment/pkg/s3test"
 )
 
-// readers are the Python of scripts/readers.sh and the program that drives what it has.
+// readers are the Python of scripts/foreign.sh and the program that drives what it has.
 type readers struct{ python, program string }
 
 func newReaders(t *testing.T) readers {
 	t.Helper()
+	return readersOf(t, "readers")
+}
+
+// readersOf are those that a folder of testdata names.
+func readersOf(t *testing.T, folder string) readers {
+	t.Helper()
 	if os.Getenv("CATCHMENT_TEST_REAL") != "1" {
 		t.Skip("needs DuckDB, pyarrow, pandas and Polars, which CATCHMENT_TEST_REAL=1 installs")
 	}
-	install := exec.CommandContext(t.Context(), "bash", filepath.Join(root, "scripts", "readers.sh"))
+	install := exec.CommandContext(t.Context(), "bash", filepath.Join(root, "scripts", "foreign.sh"), filepath.Join("testdata", folder))
 	install.Stderr = os.Stderr
 	dir, err := install.Output()
 	require.NoError(t, err)
@@ -332,7 +341,6 @@ func TestViewsWithoutResults(t *testing.T) {
 	l := &library{t: t, root: filepath.Join(t.TempDir(), "catchment-data", "archive")}
 	l.segment(layout.Events, deliveryTopic, 0, came(0, 0, payment("evt_1", "1")))
 	bs := blocks(t, filepath.Join(root, "docs", "analysts.md"))[:1]
-	views := []string{"deliveries", "events", "outcomes", "conflicts", "unprocessed"}
 	for _, view := range views {
 		bs = append(bs, block{Text: "SELECT count(*) AS n FROM " + view}, block{Text: "SELECT * FROM " + view})
 	}
@@ -348,20 +356,137 @@ func TestViewsWithoutResults(t *testing.T) {
 	}
 }
 
-// TestViewsOfOtherEngines only parses: neither engine is here.
+var views = []string{"deliveries", "events", "outcomes", "conflicts", "unprocessed"}
+
+func viewsOf(t *testing.T, engine string) string {
+	t.Helper()
+	file, err := filepath.Abs(filepath.Join(root, "schemas", "views", engine+".sql"))
+	require.NoError(t, err)
+	return file
+}
+
+// TestViewsOfOtherEngines has the views of Trino and of Snowflake, neither of which is here, translated for DuckDB by sqlglot, and wants
+// each of them to give the rows that DuckDB's own gives, column by column.
 func TestViewsOfOtherEngines(t *testing.T) {
 	r := newReaders(t)
-	for _, engine := range []string{"duckdb", "trino", "snowflake"} {
-		file, err := filepath.Abs(filepath.Join(root, "schemas", "views", engine+".sql"))
-		require.NoError(t, err)
-		n := r.run(t, "", nil, "parse", engine, file)
-		require.NotEqual(t, []string{"0"}, n)
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		for _, view := range []string{"deliveries", "events", "outcomes", "conflicts", "unprocessed"} {
-			require.Contains(t, string(text), "VIEW "+view+" AS", engine)
-		}
+	l := newLibrary(t)
+	l.segment(layout.Results, resultTopic, 0, l.results()...)
+	rows := func(engine string) []string { return r.run(t, l.root, nil, "answers", engine, viewsOf(t, engine)) }
+	want := rows("duckdb")
+	for _, view := range views {
+		require.True(t, slices.ContainsFunc(want, func(line string) bool { return strings.HasPrefix(line, view+" {") }), "%s has no row", view)
 	}
+	for _, engine := range []string{"trino", "snowflake"} {
+		require.Equal(t, want, rows(engine), engine)
+	}
+}
+
+// TestViewsOnS3 has DuckDB read the archive from an S3 server, by its own extension: each view gives the rows that it gives of the
+// folder.
+func TestViewsOnS3(t *testing.T) {
+	r := readersOf(t, "readers-s3")
+	bucket := s3test.New(t)
+	require.NotNil(t, bucket)
+	l := newLibrary(t)
+	l.segment(layout.Results, resultTopic, 0, l.results()...)
+	for _, file := range l.files {
+		name, err := filepath.Rel(l.root, file)
+		require.NoError(t, err)
+		body, err := os.ReadFile(file)
+		require.NoError(t, err)
+		_, err = bucket.Client().PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket.Name, Key: aws.String("some/prefix/" + filepath.ToSlash(name)), Body: bytes.NewReader(body)})
+		require.NoError(t, err)
+	}
+	at, err := json.Marshal(map[string]string{
+		"archive": "s3://" + bucket.Name + "/some/prefix", "key": bucket.AccessKey, "secret": bucket.SecretKey, "region": bucket.Region,
+		"endpoint": strings.TrimPrefix(bucket.Endpoint, "http://"),
+	})
+	require.NoError(t, err)
+	args := []string{"answers", "duckdb", viewsOf(t, "duckdb")}
+	require.Equal(t, r.run(t, l.root, nil, args...), r.run(t, t.TempDir(), nil, append(args, string(at))...))
+}
+
+// TestColumnsOfViews holds the lists of columns that the views repeat against schemas/: those of the files in each engine's types, and
+// those of results.
+func TestColumnsOfViews(t *testing.T) {
+	r := newReaders(t)
+	type relation struct {
+		Name, Kind string
+		Columns    [][2]string
+	}
+	for engine, types := range map[string]map[string]string{
+		"trino":     {"text": "VARCHAR", "time": "TIMESTAMP(6)", "bytes": "VARBINARY", "int32": "INTEGER", "int64": "BIGINT", "headers": "MAP(VARCHAR, ARRAY(VARCHAR))", "attributes": "MAP(VARCHAR, VARCHAR)", "date": "DATE"},
+		"snowflake": {"text": "VARCHAR", "time": "TIMESTAMPNTZ", "bytes": "BINARY", "int32": "INT", "int64": "BIGINT", "headers": "", "attributes": "", "date": ""},
+	} {
+		var files [][2]string
+		for _, c := range filesColumns() {
+			files = append(files, [2]string{c[0], types[c[1]]})
+		}
+		found, declared := map[string][]string{}, 0
+		for _, line := range r.run(t, "", nil, "columns", engine, viewsOf(t, engine)) {
+			var is relation
+			require.NoError(t, json.Unmarshal([]byte(line), &is))
+			if is.Kind != "view" {
+				declared++
+				require.Equal(t, files, is.Columns, "%s: %s", engine, is.Name)
+			}
+			for _, c := range is.Columns {
+				found[is.Name] = append(found[is.Name], c[0])
+			}
+		}
+		require.Equal(t, 2, declared, engine)
+		require.Equal(t, resultColumns(t), found["outcomes"], engine)
+	}
+	l := newLibrary(t)
+	l.segment(layout.Results, resultTopic, 0, l.results()...)
+	bs := blocks(t, filepath.Join(root, "docs", "analysts.md"))[:1]
+	for _, view := range views {
+		bs = append(bs, block{Text: "SELECT * FROM " + view + " LIMIT 0"})
+	}
+	var all []string
+	for _, c := range filesColumns() {
+		all = append(all, c[0])
+	}
+	answers := r.ask(t, l, bs)[1:]
+	require.Equal(t, all, answers[0].Columns)
+	require.Equal(t, all, answers[1].Columns)
+	require.Equal(t, resultColumns(t), answers[2].Columns)
+}
+
+// filesColumns are the columns of the files, and date, each with what it is.
+func filesColumns() (out [][2]string) {
+	for _, f := range row.Schema().Fields() {
+		is := f.Name()
+		if f.Leaf() {
+			switch text := f.Type().String(); {
+			case text == "STRING":
+				is = "text"
+			case strings.HasPrefix(text, "TIMESTAMP"):
+				is = "time"
+			case strings.HasPrefix(text, "INT("):
+				is = "int" + text[4:6]
+			default:
+				is = "bytes"
+			}
+		}
+		out = append(out, [2]string{f.Name(), is})
+	}
+	return append(out, [2]string{"date", "date"})
+}
+
+// resultColumns are those of catchment.results as an archived result has them.
+func resultColumns(t *testing.T) (out []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "schemas", "tables.v1.sql"))
+	require.NoError(t, err)
+	_, table, ok := strings.Cut(string(text), "CREATE TABLE catchment.results (\n")
+	require.True(t, ok)
+	table, _, _ = strings.Cut(table, "\n);")
+	for line := range strings.Lines(table) {
+		out = append(out, strings.Fields(line)[0])
+	}
+	require.Equal(t, "duration", out[len(out)-1])
+	return append(out[:len(out)-1], "duration_seconds", "published_at", "date")
 }
 
 // analysts are the answers to the document's blocks.

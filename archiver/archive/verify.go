@@ -30,6 +30,7 @@ const (
 	Hole       = "gap"         // offsets that nothing speaks of
 	Overlap    = "overlap"     // offsets that are archived twice
 	Orphan     = "orphan"      // a segment that no checkpoint names
+	Unreadable = "unreadable"  // an object that the store does not give out
 	Foreign    = "foreign"     // an object that the archiver did not write
 	Signature  = "signature"   // a checkpoint that no known key has signed
 	RolledBack = "rolled back" // what was archived once is not there any more, as another place knows
@@ -105,7 +106,7 @@ type ChainTip struct {
 // Verify reads the whole archive. Each chain is gapless and free of overlaps from its start to its last checkpoint; each
 // checkpoint names the one before, and is signed; each segment is what its checkpoint says, names the one before, and
 // its Merkle root is that of its rows; no segment stands outside a chain. It goes on after a fault and reports all. The
-// error is a store's or Visit's.
+// error is a store's, which gave out nothing any more, or Visit's.
 func Verify(ctx context.Context, s Store, checks Checks) (*Report, error) {
 	v := &verifier{Checks: checks, store: s, chains: map[Partition]*checkedChain{}, copied: map[Partition][]int64{}}
 	err := v.list(ctx)
@@ -149,6 +150,31 @@ type verifier struct {
 
 	mu     sync.Mutex
 	report Report
+	failed int // objects in a row that the store did not give out
+}
+
+// mostFailed is how many objects in a row are faults of theirs; one more, and it is the store that fails.
+const mostFailed = 3
+
+// get reads an object. ok is false when it cannot be read, which is a fault of its own unless the store fails altogether.
+func (v *verifier) get(ctx context.Context, key string) (body []byte, ok bool, err error) {
+	body, err = v.store.Read(ctx, key, 0, -1)
+	if err == nil || errors.Is(err, objstore.ErrNotFound) || ctx.Err() != nil {
+		v.count(func(*Report) { v.failed = 0 })
+		return body, err == nil, err
+	}
+	v.count(func(*Report) { v.failed++ })
+	if v.failing() {
+		return nil, false, err
+	}
+	v.problem(key, Unreadable, "%v", err)
+	return nil, false, nil
+}
+
+func (v *verifier) failing() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.failed > mostFailed
 }
 
 // checkedChain is how far a chain was checked.
@@ -162,6 +188,7 @@ type checkedChain struct {
 	known      bool    // segment is known
 	checkpoint string  // SHA-256 of the last checkpoint
 	last       string  // key of the last checkpoint
+	blind      bool    // the checkpoint before could not be read
 	signed     bool    // one was signed
 	present    bool    // a segment was there
 }
@@ -262,12 +289,12 @@ func (c *checkedChain) walk(ctx context.Context) error {
 
 func (c *checkedChain) start(ctx context.Context) error {
 	key := c.p.Start()
-	object, err := c.store.Read(ctx, key, 0, -1)
+	object, ok, err := c.get(ctx, key)
 	if errors.Is(err, objstore.ErrNotFound) {
 		c.problem(key, Missing, "the chain has no start")
 		return nil
 	}
-	if err != nil {
+	if err != nil || !ok {
 		return err
 	}
 	if first, err := chain.ParseStart(c.p, object); err != nil {
@@ -281,7 +308,7 @@ func (c *checkedChain) start(ctx context.Context) error {
 // link checks one checkpoint or gap, and its segment. newest says that nothing was listed behind it.
 func (c *checkedChain) link(ctx context.Context, first int64, newest bool) error {
 	key := c.p.Checkpoint(first)
-	object, err := c.store.Read(ctx, key, 0, -1)
+	object, ok, err := c.get(ctx, key)
 	if errors.Is(err, objstore.ErrNotFound) {
 		c.problem(key, Missing, "it was listed, and is not there")
 		return nil
@@ -289,13 +316,17 @@ func (c *checkedChain) link(ctx context.Context, first int64, newest bool) error
 	if err != nil {
 		return err
 	}
+	if !ok {
+		c.next, c.known, c.blind = -1, false, true
+		return nil
+	}
 	c.count(func(r *Report) { r.Checkpoints++ })
 	c.signature(key, object)
 	if err := c.compareCopy(ctx, key, first, object, newest); err != nil {
 		return err
 	}
 	before := *c
-	c.last, c.checkpoint = key, checkpoint.Hash(object)
+	c.last, c.checkpoint, c.blind = key, checkpoint.Hash(object), false
 	l, err := checkpoint.ParseLink(object)
 	switch {
 	case err != nil:
@@ -350,7 +381,7 @@ func (c *checkedChain) place(before *checkedChain, key string, at place) {
 	default:
 		c.problem(key, Overlap, "expected offset %d, found %d", before.next, at.first)
 	}
-	if at.previous != before.checkpoint {
+	if at.previous != before.checkpoint && !before.blind {
 		c.problem(key, Changed, "the checkpoint before: expected SHA-256 %s, found %s", orNone(before.checkpoint), orNone(at.previous))
 	}
 }
@@ -402,7 +433,7 @@ func (c *checkedChain) compareCopy(ctx context.Context, key string, first int64,
 
 // read checks a checkpoint's segment.
 func (c *checkedChain) read(ctx context.Context, cp *Checkpoint, before *checkedChain) error {
-	body, err := c.store.Read(ctx, cp.Segment, 0, -1)
+	body, ok, err := c.get(ctx, cp.Segment)
 	if errors.Is(err, objstore.ErrNotFound) {
 		what := "its checkpoint is there"
 		if !c.present {
@@ -411,7 +442,7 @@ func (c *checkedChain) read(ctx context.Context, cp *Checkpoint, before *checked
 		c.problem(cp.Segment, Missing, "%s", what)
 		return nil
 	}
-	if err != nil {
+	if err != nil || !ok {
 		return err
 	}
 	c.present = true
@@ -574,8 +605,8 @@ func (c *checkedChain) stranger(ctx context.Context, s Segment) error {
 		c.problem(s.Key, Orphan, "no checkpoint names it, and the chain does not end before it")
 		return nil
 	}
-	body, err := c.store.Read(ctx, s.Key, 0, -1)
-	if err != nil {
+	body, ok, err := c.get(ctx, s.Key)
+	if err != nil || !ok {
 		return err
 	}
 	defer c.progress(int64(len(body)))

@@ -30,7 +30,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	fs.StringVar(&o.root, "root", ".", "the repository")
 	fs.StringVar(&o.archiver, "archiver", "bin/catchment-archiver", "the archiver to measure")
 	fs.StringVar(&o.bento, "bento", "", "Bento, built from ingress/bench/bento; empty: without it")
-	fs.StringVar(&o.python, "python", "", "a Python with DuckDB (scripts/readers.sh); empty: no look-ups")
+	fs.StringVar(&o.python, "python", "", "a Python with DuckDB (scripts/foreign.sh); empty: no look-ups")
 	fs.StringVar(&o.report, "report", "", "file whose table is replaced; empty: only print it")
 	fs.StringVar(&o.brokers, "brokers", os.Getenv("CATCHMENT_TEST_KAFKA"), "Kafka, by commas; empty: only what needs none")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contestant has its turn")

@@ -46,7 +46,7 @@ func Open(ctx context.Context, a settings.Archive) (*Ring, error) {
 	}
 	store, err := objstore.OpenForgetful(ctx, a.Encryption.KeysURL)
 	if err != nil {
-		return nil, fmt.Errorf("archive.encryption.keys_url: %w", err)
+		return nil, a.Errorf("encryption.keys_url", "%v", err)
 	}
 	return newRing(store, append([]config.Secret{a.Encryption.MasterKey}, a.Encryption.OldMasterKeys...)...)
 }

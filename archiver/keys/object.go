@@ -77,6 +77,9 @@ var ErrUnusable = errors.New("the archive's key cannot be used")
 
 const keyTitle = "catchment archive key v1"
 
+// errForm says of an object that it means something, and that we write that otherwise.
+var errForm = errors.New("it is not written in its one form")
+
 // wrapped is a data key as the store has it:
 //
 //	catchment archive key v1
@@ -106,8 +109,11 @@ func parseWrapped(object []byte) (*wrapped, error) {
 	if w.id, err = ParseID(v["name"]); err != nil {
 		return nil, err
 	}
-	if w.text, err = base64.StdEncoding.Strict().DecodeString(v["wrapped"]); err != nil || len(w.text) < nonceSize {
+	if w.text, err = base64.StdEncoding.DecodeString(v["wrapped"]); err != nil || len(w.text) < nonceSize {
 		return nil, errors.New("wrapped: expected base64")
+	}
+	if string(w.object()) != string(object) { // the decoder skips line breaks
+		return nil, errForm
 	}
 	return w, nil
 }
@@ -191,6 +197,9 @@ func parseErasure(object []byte) (*Erasure, error) {
 		if *to, err = strconv.Unquote(v[name]); err != nil {
 			return nil, fmt.Errorf("%s: expected a quoted text", name)
 		}
+	}
+	if string(e.object()) != string(object) {
+		return nil, errForm
 	}
 	return e, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -30,6 +29,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/kafka"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/s3test"
@@ -89,7 +89,7 @@ func newFortress(t *testing.T) *fortress {
 	f.makeRoles()
 	f.allow(f.rules())
 	f.cluster = f.kafka.Admin
-	text := fmt.Sprintf(fortressConfig, f.kafka.SASL, f.prefix, f.kafka.CAFile, f.as("reader"), f.user.URL, freeAddress(t), freeAddress(t), freeAddress(t), accessPassword, freeAddress(t))
+	text := fmt.Sprintf(fortressConfig, f.kafka.SASL, f.prefix, f.kafka.CAFile, f.as("reader"), f.user.URL, proctest.FreeAddress(t), proctest.FreeAddress(t), proctest.FreeAddress(t), accessPassword, proctest.FreeAddress(t))
 	require.NoError(t, os.WriteFile(f.path, []byte(text), 0o600))
 	f.cfg, err = settings.Load(f.path, settings.Everything...)
 	require.NoError(t, err)
@@ -246,23 +246,7 @@ func (f *fortress) ops(service string) string {
 // says waits until a service is not ready and says why.
 func (f *fortress) says(service string, why ...string) {
 	f.t.Helper()
-	text := ""
-	ok := await(f.t, 90*time.Second, func() bool {
-		resp, err := http.Get("http://" + f.ops(service) + "/readyz")
-		if err != nil {
-			return false
-		}
-		defer func() { _ = resp.Body.Close() }()
-		b, _ := io.ReadAll(resp.Body)
-		text = string(b)
-		for _, w := range why {
-			if !strings.Contains(text, w) {
-				return false
-			}
-		}
-		return resp.StatusCode == http.StatusServiceUnavailable
-	})
-	require.True(f.t, ok, "%s says %q", service, text)
+	unready(f.t, service, f.ops(service), why...)
 }
 
 // TestLeastPrivilege runs the three programs with the rights of schemas/access: they work, and nothing else is allowed.
@@ -404,6 +388,11 @@ func (f *fortress) postgresForbids(t *testing.T) {
 			require.Contains(t, []string{"42501", "0LP01"}, pe.Code, "%s: %s: %v", role, sql, err)
 		}
 	}
+	// What Postgres gives to everybody is no right here: a role that was given nothing calls no function.
+	require.NoError(t, execAt(f.as("processor"), "SELECT catchment.make_partitions(1)"))
+	require.NoError(t, execAt(f.as("processor"), "SELECT catchment.drop_partition(now() - interval '30 days')"))
+	f.exec(f.admin, `DO $$ BEGIN IF EXISTS (SELECT FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+		WHERE p.pronamespace = 'catchment'::regnamespace AND a.grantee = 0) THEN RAISE 'everybody may call a function'; END IF; END $$`)
 	for _, relation := range []string{"events", "identities", "results", "conflicts", "dead_letters", "progress", "definitions", "actions"} {
 		f.exec(f.as("reader"), "SELECT * FROM catchment."+relation+" LIMIT 1")
 	}

@@ -98,7 +98,7 @@ func newArchiveVerify(a *app) *cobra.Command {
 	c.Flags().StringVar(&f.since, "since", "", "read segments from this `day` on only (a date, a time, or a duration ago); older ones may have been removed")
 	c.Flags().BoolVar(&f.secrets, "secrets", false, "verify the providers' own signatures again, with the configuration's sources and secrets")
 	c.Flags().StringVar(&f.fetchedKeys, "keys", "", "with --secrets: `file` with the keys that schemes would fetch, as for `catchment verify`")
-	c.Flags().BoolVar(&f.strict, "strict", false, "with --secrets: a delivery whose source or secret is not configured any more is a fault")
+	c.Flags().BoolVar(&f.strict, "strict", false, "with --secrets: a delivery whose source or secret is not configured any more, or that is encrypted while archive.encryption is not configured, is a fault")
 	return c
 }
 
@@ -167,9 +167,13 @@ func (a *app) verifyArchive(ctx context.Context, f verifyFlags) error {
 		v.Signatures = again.view()
 		v.Problems = append(v.Problems, again.problems...)
 	}
-	v.OK = len(v.Problems) == 0
+	begun := len(v.Chains) > 0
+	v.OK = len(v.Problems) == 0 && begun
 	if err := a.answer(v, func(w io.Writer) { v.print(w) }); err != nil {
 		return err
+	}
+	if !begun && len(v.Problems) == 0 {
+		return fmt.Errorf("nothing was verified, for there is no archive at %s: no chain has begun there. Expected the place that the archiver writes to; one that was deleted as a whole looks the same", cfg.Archive.URL)
 	}
 	if !v.OK {
 		fmt.Fprintf(a.err, "catchment: %d faults: the archive is not what was archived\n", len(v.Problems))
@@ -210,7 +214,7 @@ func (f verifyFlags) checks(ctx context.Context, cfg *settings.File) (c archive.
 	}
 	place := cfg.Archive
 	if f.copy != "" {
-		place.CheckpointCopy = f.copy
+		place.CheckpointCopy, place.Index = f.copy, config.NewIndex("--copy")
 	}
 	if !f.noCopy {
 		if c.Copy, err = archive.OpenCopy(ctx, place); err != nil {

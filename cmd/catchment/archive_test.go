@@ -129,6 +129,12 @@ func TestArchiveByTool(t *testing.T) {
 	require.Contains(t, page, "tokens, secret token: 1 not re-verifiable")
 	require.NotContains(t, page, "not checked")
 	require.Contains(t, o.run(2, nil, "archive", "verify", "--key", "x"), "--key")
+	t.Run("an archive that is not there is not whole", func(t *testing.T) {
+		t.Setenv("CATCHMENT_ARCHIVE__URL", "file://"+t.TempDir())
+		said := o.run(1, nil, "archive", "verify", "--no-copy")
+		require.Contains(t, said, "there is no archive at file://")
+		require.NotContains(t, said, "whole  ")
+	})
 	require.Contains(t, o.run(2, nil, "archive", "verify", "--checkpoint", o.config), "malformed")
 
 	o.delivered("shop", "stripe", "evt_3", "2026-q4", "whsec_wrong", `{"id":"evt_3"}`) // what only a forger can bring in
@@ -258,10 +264,54 @@ func TestSealedArchiveByTool(t *testing.T) {
 	require.Contains(t, o.run(1, nil, "archive", "cat", "evt_1"), "request 12")
 	require.Equal(t, map[string]int{"verified": 1, "erased": 1}, outcomes())
 
+	o.config = writeConfig(t, strings.Replace(plain, "}\nsources", strings.Replace(encryption, base64.StdEncoding.EncodeToString(make([]byte, 32)), strings.Repeat("01", 32), 1)+"\nsources", 1))
+	require.Contains(t, o.run(1, nil, "archive", "verify", "--secrets"), "not decrypted: the archive's key cannot be used")
+	require.Contains(t, o.run(0, nil, "archive", "verify"), "nothing was altered")
+
 	o.config = writeConfig(t, plain)
+	require.Contains(t, o.run(1, nil, "archive", "verify", "--secrets", "--strict"), "encrypted: the record is encrypted")
 	require.Contains(t, o.run(1, nil, "archive", "cat", "g1"), "no archive.encryption")
 	var one object
 	o.run(0, &one, "archive", "cat", "g1")
 	require.NotEmpty(t, one["body_key_id"])
 	require.Equal(t, map[string]int{"encrypted": 2}, outcomes())
+}
+
+// TestStrangeIDs has events whose IDs could be taken for something else, or can be no event's: each is found by its ID, is
+// audited, and is nobody else's.
+func TestStrangeIDs(t *testing.T) {
+	o := newOffice(t)
+	ids := []string{
+		"-x", "--all", "a b", "evt\n1", "ünï✓", "' OR 1=1 --", "../../x", "\x1b[31mred", strings.Repeat("z", 1024), "%s%d", "a/b", "*", "A", "a", " lead", "trail ", "{}",
+	}
+	for i, id := range ids {
+		o.receive(id, "seen", fmt.Sprintf(`{"n":%d}`, i))
+	}
+	none := []string{"\xff\xfe", "evt\x00nul", strings.Repeat("z", 1025), ""}
+	for _, id := range none {
+		o.receive(id, "seen", `{"id":"none"}`)
+	}
+	strange := event.Encode(&event.Delivery{Source: "shop\x00", Provider: "stripe", ID: "evt_1", ReceivedAt: time.Now(), DeliveryID: uuid.NewString(), Verdict: event.NewVerdict(event.FlagVerified)})
+	require.NoError(t, o.cl.ProduceSync(t.Context(), strange).FirstErr())
+	n := len(ids) + len(none) + 1
+	audit := func(args ...string) {
+		report, _ := o.audited(0, args...)
+		total := report["total"].(object)
+		require.Equal(t, []any{float64(len(ids)), float64(len(none) + 1)}, []any{total["identities"], total["dead_letters"]}, "%v", report)
+	}
+	o.eventually(n, `SELECT coalesce(max(next_offset), 0)::int FROM catchment.progress`)
+	audit() // from Kafka
+	o.archiveUntil(int64(n))
+	audit()
+	audit("--bodies")
+	for i, id := range ids {
+		code, stdout, stderr := tool(t, "archive", "cat", "--config", o.config, "--", id)
+		require.Equal(t, 0, code, stderr)
+		require.Equal(t, fmt.Sprintf(`{"n":%d}`, i), stdout, "%q", id)
+		require.Empty(t, stderr)
+		code, stdout, _ = tool(t, "archive", "cat", "--all", "--config", o.config, "--", id)
+		require.Equal(t, 0, code)
+		require.NotContains(t, stdout, "\x1b")
+	}
+	require.NotContains(t, o.run(1, nil, "archive", "cat", "\x1b[31mgone"), "\x1b")
 }

@@ -31,7 +31,7 @@ func newArchiveCat(a *app) *cobra.Command {
 		Long: "Print the body of an event's first archived delivery to standard output, and nothing else. Where it was delivered several times,\n" +
 			"standard error says so: --all lists the deliveries, --delivery chooses one. --headers prints the request as it came, and\n" +
 			"--output json everything that is archived. What is encrypted is decrypted with archive.encryption. An event of a delivery that carried several lies under the delivery's key, which\n" +
-			"`catchment events show` tells.",
+			"`catchment events show` tells. An ID that begins with a dash stands behind two dashes, after all flags.",
 		Example: "  catchment archive cat evt_1 >body.json\n  catchment archive cat evt_1 --headers | less",
 		Args:    exactly(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.cat(cmd.Context(), args[0], f) },

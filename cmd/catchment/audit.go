@@ -21,6 +21,9 @@ import (
 // auditMargin is how much longer than a segment stays open something may be pending.
 const auditMargin = 5 * time.Minute
 
+// auditFaults is how many faults are named, unless another number is asked for.
+const auditFaults = 100
+
 // auditFlags say what is audited.
 type auditFlags struct {
 	since, until string
@@ -46,7 +49,7 @@ func newAudit(a *app) *cobra.Command {
 	c.Flags().Int32SliceVar(&f.partitions, "partition", nil, "only this partition; may be repeated")
 	c.Flags().DurationVar(&f.pendingAfter, "pending-after", 0, "from this age on, what is not processed or archived is a fault (default: archiver.segment_age and 5m)")
 	c.Flags().BoolVar(&f.bodies, "bodies", false, "recompute the digests of the archived bodies, which reads all of them")
-	c.Flags().IntVar(&f.limit, "limit", 100, "how many faults are named at most; all are counted")
+	c.Flags().IntVar(&f.limit, "limit", auditFaults, "how many faults are named at most; all are counted")
 	return c
 }
 
@@ -77,16 +80,7 @@ func (a *app) audit(ctx context.Context, f auditFlags) error {
 		if err != nil {
 			return err
 		}
-		store, err := archive.Open(ctx, cfg.Archive)
-		if err != nil {
-			return err
-		}
-		cl, err := kafkaClient(cfg)
-		if err != nil {
-			return err
-		}
-		defer cl.Close()
-		r, err := audit.Run(ctx, cfg, db, store, cl, o)
+		r, err := runAudit(ctx, cfg, db, o)
 		if err != nil {
 			return fmt.Errorf("the audit could not be finished, and says nothing: %w", err)
 		}
@@ -98,6 +92,20 @@ func (a *app) audit(ctx context.Context, f auditFlags) error {
 		}
 		return nil
 	}, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver, settings.NeedProcessor)
+}
+
+// runAudit audits with the configuration's archive and Kafka.
+func runAudit(ctx context.Context, cfg *settings.File, db *pgxpool.Pool, o audit.Options) (*audit.Report, error) {
+	store, err := archive.Open(ctx, cfg.Archive)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kafkaClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return audit.Run(ctx, cfg, db, store, cl, o)
 }
 
 func printAudit(w io.Writer, r *audit.Report) {

@@ -192,7 +192,7 @@ func TestAudit(t *testing.T) {
 		{"strange object", files(func() {
 			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(segments[1]), "x.parquet"), nil, 0o600))
 		},
-			func() { require.NoError(t, os.Remove(filepath.Join(filepath.Dir(segments[1]), "x.parquet"))) }), "damaged segment", object{}},
+			func() { require.NoError(t, os.Remove(filepath.Join(filepath.Dir(segments[1]), "x.parquet"))) }), "foreign object", object{}},
 	} {
 		do, undo := c.how()
 		do()
@@ -263,7 +263,11 @@ func TestAuditUnderLoad(t *testing.T) {
 			}
 		}
 	}()
-	for round := range 6 {
+	rounds := 6
+	if d.cluster.Fake() != nil { // kfake never notices that a member is dead which died while it waited for another dead one
+		rounds = len(services)
+	}
+	for round := range rounds {
 		for id, body := range d.send(100*(round+1), 30) {
 			sent[id] = body
 		}

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/archiver/keys"
 	"github.com/catchment-dev/catchment/pkg/config"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -72,6 +75,8 @@ func (a *app) checkConfig(ctx context.Context, offline bool) error {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	default:
 		r.Sources, r.Operations = len(cfg.Sources), len(cfg.Operations)
+		wrong = append(wrong, checkPlaces(ctx, cfg, wrong)...)
+		wrong.Sort()
 		if !offline {
 			var statements config.Errors
 			statements, r.SQL = checkStatements(ctx, cfg)
@@ -94,6 +99,26 @@ func (a *app) checkConfig(ctx context.Context, offline bool) error {
 		return err
 	}
 	return wrong.Err()
+}
+
+// checkPlaces opens the archive's places, which connects to nothing, and returns what is wrong besides what is known: a bucket's
+// region may come from the environment or from a profile, where only the SDK finds it.
+func checkPlaces(ctx context.Context, cfg *settings.File, known config.Errors) (wrong config.Errors) {
+	if cfg.Archive.URL == "" {
+		return nil
+	}
+	_, first := archive.Open(ctx, cfg.Archive)
+	_, second := archive.OpenCopy(ctx, cfg.Archive)
+	_, ring := keys.Open(ctx, cfg.Archive)
+	for _, err := range []error{first, second, ring} {
+		errs, _ := errors.AsType[config.Errors](err)
+		for _, e := range errs {
+			if !slices.ContainsFunc(known, func(k config.Error) bool { return k.Path == e.Path }) {
+				wrong = append(wrong, e)
+			}
+		}
+	}
+	return wrong
 }
 
 // checkStatements has the database prepare the operations' SQL; the text says whether it did.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,13 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/catchment-dev/catchment/archiver/archive"
+	"github.com/catchment-dev/catchment/ingress"
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -76,9 +79,71 @@ func (a *app) serveConsole(ctx context.Context) error {
 	return run.Group(ctx, ops, c)
 }
 
-// outside is what the console shows besides Postgres and Kafka.
+// outside is what the console shows and has done by the tool's own means.
 func (a *app) outside(cfg *settings.File) console.Outside {
-	return console.Outside{Locate: locator(cfg)}
+	return console.Outside{
+		Locate: locator(cfg),
+		DryRun: processor.DryRuns(cfg, slog.New(slog.DiscardHandler)),
+		Checks: func(ctx context.Context) (out []console.Check) {
+			for _, c := range a.checks(ctx, cfg) {
+				out = append(out, console.Check(c))
+			}
+			return out
+		},
+		Requests:     func(ctx context.Context) (map[string]console.Requests, error) { return requests(ctx, cfg) },
+		OpenCircuits: func(ctx context.Context) map[string]bool { return openCircuits(ctx, cfg) },
+		Audit: func(ctx context.Context, since, until time.Time) (*console.Audit, error) {
+			return a.consoleAudit(ctx, cfg, since, until)
+		},
+	}
+}
+
+// requests asks the ingress what became of requests, by source.
+func requests(ctx context.Context, cfg *settings.File) (map[string]console.Requests, error) {
+	outcomes, err := requestOutcomes(ctx, cfg.Ingress.OpsListen)
+	if err != nil {
+		return nil, err
+	}
+	histories, err := requestHistories(ctx, cfg.Ingress.OpsListen)
+	if err != nil {
+		return nil, err
+	}
+	moment := func(m *ingress.Moment) *console.Request {
+		if m == nil {
+			return nil
+		}
+		return &console.Request{At: m.At, Outcome: m.Outcome, Reason: m.Reason, SecretID: m.SecretID}
+	}
+	out := map[string]console.Requests{}
+	for name := range cfg.Sources {
+		h := histories[name]
+		out[name] = console.Requests{Outcomes: outcomes[name], LastAccepted: moment(h.LastAccepted), LastRefused: moment(h.LastRefused)}
+	}
+	return out, nil
+}
+
+// consoleAudit is `catchment audit`, with its report as text.
+func (a *app) consoleAudit(ctx context.Context, cfg *settings.File, since, until time.Time) (*console.Audit, error) {
+	o, err := auditFlags{limit: auditFaults}.options(time.Now(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	o.Since, o.Until = since, until
+	db, err := a.database(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	r, err := runAudit(ctx, cfg, db, o)
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	to := &app{out: &text, output: "table"}
+	if err := to.answer(r, func(w io.Writer) { printAudit(w, r) }); err != nil {
+		return nil, err
+	}
+	return &console.Audit{At: r.At, Faults: r.Total.Faults, Text: text.String()}, nil
 }
 
 // locator finds deliveries in the configured archive.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/catchment-dev/catchment/pkg/proctest"
 )
 
 func TestHashPassword(t *testing.T) {
@@ -31,7 +33,7 @@ func TestConsoleAlone(t *testing.T) {
 
 	hash, err := bcrypt.GenerateFromPassword([]byte("correct horse"), 8)
 	require.NoError(t, err)
-	address := freeAddress(t)
+	address := proctest.FreeAddress(t)
 	text, err := os.ReadFile(o.config)
 	require.NoError(t, err)
 	config := writeConfig(t, string(text)+"console: {listen: \""+address+"\", users: [{name: ada, password: \""+string(hash)+"\", roles: [view-metadata]}]}\n")

@@ -24,6 +24,7 @@ import (
 
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
@@ -130,8 +131,8 @@ func newProcess(t *testing.T) *process {
 	t.Helper()
 	p := &process{dir: openDir(t)}
 	require.NoError(t, os.Mkdir(filepath.Join(p.dir, devconf.Data), 0o755))
-	p.ops = freeAddress(t)
-	_, err := devconf.Create(t.Context(), p.dir, freeAddress(t), p.ops)
+	p.ops = proctest.FreeAddress(t)
+	_, err := devconf.Create(t.Context(), p.dir, proctest.FreeAddress(t), p.ops)
 	require.NoError(t, err)
 	p.log, err = os.Create(filepath.Join(p.dir, "up.log"))
 	require.NoError(t, err)

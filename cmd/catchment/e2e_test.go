@@ -23,6 +23,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/event"
 	"github.com/catchment-dev/catchment/pkg/kafka/kafkatest"
 	"github.com/catchment-dev/catchment/pkg/pgtest"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/provider"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/s3test"
@@ -76,7 +77,7 @@ func deploy(t *testing.T) *deployment {
 	}
 	topic := fmt.Sprintf("e2e.%d.%d", os.Getpid(), time.Now().UnixMilli())
 	text := fmt.Sprintf(e2eConfig, strings.Join(d.cluster.Brokers, `", "`), topic, pgtest.New(t), archiveURL,
-		freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t))
+		proctest.FreeAddress(t), proctest.FreeAddress(t), proctest.FreeAddress(t), proctest.FreeAddress(t))
 	require.NoError(t, os.WriteFile(d.path, []byte(text), 0o600))
 	t.Setenv("STRIPE_WEBHOOK_SECRET", e2eSecret)
 	var err error

@@ -88,7 +88,8 @@ type eraseView struct {
 	Keys      []string       `json:"destroyed_keys"` // of the archive
 	Earlier   []string       `json:"destroyed_earlier"`
 	Archive   string         `json:"archive"`
-	Elsewhere []string       `json:"elsewhere"` // what holds copies that nobody here can remove
+	Note      string         `json:"note,omitempty"` // that nothing was found, and why that may be
+	Elsewhere []string       `json:"elsewhere"`      // what holds copies that nobody here can remove
 }
 
 func (a *app) erase(ctx context.Context, f eraseFlags, act control.Act) error {
@@ -115,6 +116,7 @@ func (a *app) eraseFrom(ctx context.Context, db *pgxpool.Pool, cfg *settings.Fil
 	if v.Postgres, err = control.CountErasable(ctx, db, e); err != nil {
 		return err
 	}
+	v.nothing(cfg)
 	if f.dry {
 		return a.answer(v, v.print)
 	}
@@ -163,13 +165,31 @@ func (v *eraseView) lookUp(ctx context.Context, ring *keys.Ring, e control.Erasu
 		v.Earlier = append(v.Earlier, fmt.Sprintf("%s, on %s by %s: %s", d.ID, stamp(d.At), d.Actor, d.Reason))
 	}
 	v.Archive = "what was encrypted cannot be read any more; what was archived before archive.encryption was configured is still there in the clear"
+	if v.DryRun {
+		v.Archive = "what was encrypted could not be read any more; what was archived before archive.encryption was configured would still be there in the clear"
+	}
 	return there, nil
+}
+
+// nothing notes that there is nothing to erase: a wrong name looks the same as what was erased before.
+func (v *eraseView) nothing(cfg *settings.File) {
+	p := v.Postgres
+	if p.Events+p.Conflicts+p.DeadLetters+p.Results > 0 || len(v.Keys)+len(v.Earlier) > 0 {
+		return
+	}
+	v.Note = "nothing was found"
+	if _, known := cfg.Sources[v.Source]; !known && v.Source != keys.NoSource {
+		v.Note += ", and the configuration has no source of that name: is it right?"
+	}
 }
 
 func (v *eraseView) question() string {
 	what := fmt.Sprintf("event %q of source %s", v.EventID, v.Source)
 	if v.EventID == "" {
 		what = fmt.Sprintf("what was received from source %s from %s to before %s", v.Source, v.Since.Format(time.DateOnly), v.Until.Format(time.DateOnly))
+	}
+	if v.Note != "" {
+		what += " (" + v.Note + ")"
 	}
 	return fmt.Sprintf("Erase %s for ever: %d events (%d of them are not done with, and will not be), %d conflicts, %d dead records, %d results, %d days of the archive?",
 		what, v.Postgres.Events, v.Postgres.Unfinished, v.Postgres.Conflicts, v.Postgres.DeadLetters, v.Postgres.Results, len(v.Keys))
@@ -212,6 +232,9 @@ func (v *eraseView) print(w io.Writer) {
 		line(w, "destroyed earlier", d)
 	}
 	line(w, "archive", v.Archive)
+	if v.Note != "" {
+		line(w, "note", v.Note)
+	}
 	for _, where := range v.Elsewhere {
 		line(w, "also there", where)
 	}

@@ -147,6 +147,8 @@ func TestEraseOneEvent(t *testing.T) {
 	require.Contains(t, o.run(0, nil, "erase", "--source", "shop", "--event", "e01", "--yes", "--reason", "request 13"), "it can only forget whole days")
 	require.Equal(t, 21, o.holding(), "its body and its conflict are gone")
 	require.Contains(t, o.run(1, nil, "events", "show", "e01"), "request 13")
+	require.Contains(t, o.run(0, nil, "erase", "--source", "shop", "--event", "nobody", "--dry-run", "--reason", "x"), "note          nothing was found\n")
+	require.Contains(t, o.run(0, nil, "erase", "--source", "shopp", "--since", since, "--until", until, "--dry-run"), "nothing was found, and the configuration has no source of that name: is it right?")
 	require.Equal(t, 1, o.count(`SELECT (selection->'erased'->>'events')::int FROM catchment.actions WHERE selection->>'event_id' = 'e01'`))
 }
 

@@ -46,7 +46,7 @@ func newEvents(a *app) *cobra.Command {
 	}
 	f.register(list)
 	list.Flags().IntVar(&f.limit, "limit", 0, "how many at most; 0: all")
-	list.Flags().StringVar(&f.entity, "entity", "", "that an operation had for this entity: the newest 10,000 of them")
+	list.Flags().StringVar(&f.entity, "entity", "", "that an operation had for this entity: of very many, the last 100,000")
 	list.Flags().StringVar(&f.until, "until", "", "received before this `time`: RFC 3339, or a duration ago such as 1h or 7d")
 
 	var tailed eventFlags

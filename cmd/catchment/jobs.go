@@ -23,14 +23,16 @@ const jobInterval = 500 * time.Millisecond
 func newJobs(a *app) *cobra.Command {
 	var all bool
 	var limit int
+	var before int64
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List redrives and replays, the newest first",
 		Args:  exactly(0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.listJobs(cmd.Context(), !all, limit) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.listJobs(cmd.Context(), !all, before, limit) },
 	}
 	list.Flags().BoolVar(&all, "all", false, "also those that are over")
 	list.Flags().IntVar(&limit, "limit", 50, "how many at most")
+	list.Flags().Int64Var(&before, "before", 0, "for the next page: the last `ID` of the page before")
 	var wait bool
 	show := &cobra.Command{
 		Use:   "show ID",
@@ -50,12 +52,12 @@ func newJobs(a *app) *cobra.Command {
 	return group("jobs", "See and end redrives and replays, which the processor runs", list, show, cancel)
 }
 
-func (a *app) listJobs(ctx context.Context, open bool, limit int) error {
+func (a *app) listJobs(ctx context.Context, open bool, before int64, limit int) error {
 	if limit < 1 {
 		return fmt.Errorf("%w: --limit must be at least 1", run.ErrUsage)
 	}
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, _ *settings.File) error {
-		jobs, err := inspect.Jobs(ctx, db, open, limit)
+		jobs, err := inspect.Jobs(ctx, db, open, before, limit)
 		if err != nil {
 			return err
 		}

@@ -3,17 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
-	"net"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/catchment-dev/catchment/archiver"
 	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/run"
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 // runMain makes the test binary behave as the tool, so that tests can start, signal and kill it as a process.
@@ -36,14 +40,6 @@ func openDir(t *testing.T) string {
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	require.NoError(t, os.Chmod(dir, 0o755))
 	return dir
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().String()
 }
 
 // tool runs one command line in this process.
@@ -115,6 +111,43 @@ surprise: 1
 			require.Contains(t, stderr, tc.want)
 		})
 	}
+}
+
+// A bucket's region that neither the file nor the environment says is told with its place in the file, by whoever opens the archive.
+func TestRegionIsMissing(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
+	const said = ": the bucket's region is missing: expected s3://bucket?region=…, or AWS_REGION in the environment"
+	where := map[string]string{"url": ":2:16: archive.url", "checkpoint_copy": ":3:20: archive.checkpoint_copy", "encryption.keys_url": ":4:27: archive.encryption.keys_url"}
+	all := fmt.Sprintf(`kafka: {brokers: ["a:1"]}
+archive: {url: "s3://b",
+  checkpoint_copy: "s3://c",
+  encryption: {keys_url:  "s3://k", master_key: "%s"}}
+postgres: {url: "postgres://a/b"}
+`, strings.Repeat("01", 32))
+	path := writeConfig(t, all)
+	code, _, stderr := tool(t, "config", "check", "--offline", "--config", path)
+	require.Equal(t, 2, code, stderr)
+	for _, at := range where {
+		require.Contains(t, stderr, path+at+said)
+	}
+	for _, args := range [][]string{{"archive", "ls"}, {"archive", "ensure"}, {"archive", "cat", "a"}} {
+		code, _, stderr := tool(t, append(args, "--config", path)...)
+		require.Equal(t, 2, code, "%v %s", args, stderr)
+		require.Contains(t, stderr, path+where["url"]+said, args)
+	}
+	cfg, err := settings.Load(path, settings.NeedKafka, settings.NeedArchive, settings.NeedArchiver)
+	require.NoError(t, err)
+	_, err = archiver.New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.EqualError(t, err, path+where["url"]+said)
+	t.Setenv("AWS_REGION", "eu-central-1")
+	code, _, stderr = tool(t, "config", "check", "--offline", "--config", path)
+	require.Equal(t, 0, code, stderr)
+	code, _, stderr = tool(t, "archive", "verify", "--copy", "gs://b", "--config", path)
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, `--copy: archive.checkpoint_copy: expected file:// or s3://, found "gs"`)
 }
 
 func writeConfig(t testing.TB, text string) string {

@@ -49,7 +49,7 @@ var labelMeanings = map[string]string{
 	"kind":      "`results`, `repeats`, `identities`",
 	"topic":     "a topic of the configuration",
 	"service":   "`ingress`, `processor`, `archiver`",
-	"key":       "a key of the configuration that names a file",
+	"key":       "a key of the configuration that names a certificate",
 	"client":    "which of our Kafka clients: `ingress`, `ingress-at-once` (sources with `linger: 0s`), `processor`, `processor-outbox`, `archiver`, `archiver-results`",
 	"node_id":   "a broker's ID; `seed_0` and so on: as the configuration names it",
 	"state":     "`busy`, `idle`, `opening`",

@@ -52,8 +52,7 @@ const (
 // watched is the three services as the programs that are shipped, and a Prometheus that watches them.
 type watched struct {
 	t                             *testing.T
-	listen                        string
-	dir                           string
+	listen, topic, dir            string
 	ingress, processor, archiver  *proctest.Process
 	ingressOps, processorOps, ops string
 	prometheus                    string // its URL
@@ -64,19 +63,21 @@ type place struct {
 	brokers            []string
 	topic, db, archive string
 	telemetry          string
+	more               string // sections of the configuration
 	env                []string
 }
 
 func newWatched(t *testing.T, p place) *watched {
 	t.Helper()
 	w := &watched{
-		t: t, dir: t.TempDir(), listen: proctest.FreeAddress(t),
+		t: t, dir: t.TempDir(), topic: p.topic, listen: proctest.FreeAddress(t),
 		ingressOps: proctest.FreeAddress(t), processorOps: proctest.FreeAddress(t), ops: proctest.FreeAddress(t),
 	}
 	w.secret("shop", shopSecret)
 	w.secret("other", otherSecret)
 	config := fmt.Appendf(nil, watchedConfig, strings.Join(p.brokers, `", "`), p.topic, p.db, p.archive, w.listen,
 		w.ingressOps, w.processorOps, w.ops, p.telemetry, filepath.Join(w.dir, "shop"), filepath.Join(w.dir, "other"))
+	config = append(config, p.more...)
 	w.ingress = proctest.New(t, proctest.Build(t, "../../ingress/cmd/ingress"), w.ingressOps, config)
 	w.processor = proctest.New(t, proctest.Build(t, "../../processor/cmd/processor"), w.processorOps, config)
 	w.archiver = proctest.New(t, proctest.Build(t, "../../archiver/cmd/archiver"), w.ops, config)
@@ -119,29 +120,38 @@ func (w *watched) post(source, secret, body string, header http.Header) int {
 
 // load sends what there is in real life, ten times a second, until stop or the test's end.
 func (w *watched) load() (stop func()) {
+	n := 0
+	return w.repeat(func(together func(func())) {
+		kind := "order"
+		if n%50 == 0 {
+			kind = "bad"
+		}
+		body := fmt.Sprintf(`{"id":"evt_%d","type":%q,"amount":"none"}`, n, kind)
+		together(func() { w.post("shop", shopSecret, body, nil) })
+		together(func() { w.post("other", otherSecret, body, nil) })
+		if n%20 == 0 {
+			w.post("shop", "somebody else's", body, nil)
+			w.post("shop", shopSecret, body, nil) // a duplicate
+			w.post("shop", shopSecret, body+" ", nil)
+			w.post("nobody", shopSecret, body, nil)
+		}
+		n++
+	})
+}
+
+// repeat sends ten times a second, until stop or the test's end, what send gives together to be sent.
+func (w *watched) repeat(send func(together func(func()))) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
-		for n := 0; ; n++ {
+		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-			}
-			kind := "order"
-			if n%50 == 0 {
-				kind = "bad"
-			}
-			body := fmt.Sprintf(`{"id":"evt_%d","type":%q,"amount":"none"}`, n, kind)
-			done.Go(func() { w.post("shop", shopSecret, body, nil) })
-			done.Go(func() { w.post("other", otherSecret, body, nil) })
-			if n%20 == 0 {
-				w.post("shop", "somebody else's", body, nil)
-				w.post("shop", shopSecret, body, nil) // a duplicate
-				w.post("shop", shopSecret, body+" ", nil)
-				w.post("nobody", shopSecret, body, nil)
+				send(done.Go)
 			}
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,14 +21,6 @@ import (
 	"github.com/catchment-dev/catchment/processor"
 	"github.com/catchment-dev/catchment/processor/control"
 	"github.com/catchment-dev/catchment/processor/inspect"
-)
-
-// States of an operation.
-const (
-	opActive    = "active"
-	opPaused    = "paused"
-	opOpen      = "circuit open"
-	opForgotten = "not configured"
 )
 
 func newOperations(a *app) *cobra.Command {
@@ -70,27 +63,13 @@ func newSwitch(a *app, pause bool) *cobra.Command {
 	return c
 }
 
-// operationView is one operation and how it stands.
-type operationView struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	On    string `json:"on"`
-	inspect.OperationState
-}
-
 func (a *app) listOperations(ctx context.Context) error {
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, cfg *settings.File) error {
 		states, err := inspect.Operations(ctx, db)
 		if err != nil {
 			return err
 		}
-		views := viewOperations(cfg, states)
-		open := openCircuits(ctx, cfg)
-		for i := range views {
-			if v := &views[i]; v.State == opActive && open[v.Name] {
-				v.State = opOpen
-			}
-		}
+		views := inspect.ViewOperations(cfg, states, openCircuits(ctx, cfg))
 		return a.answer(views, func(w io.Writer) {
 			line(w, "OPERATION", "STATE", "ON", "SUCCEEDED", "SUPERSEDED", "FAILED", "DEAD", "DEFERRED", "WAITING", "NEXT", "DEAD LETTERS")
 			for _, v := range views {
@@ -98,8 +77,13 @@ func (a *app) listOperations(ctx context.Context) error {
 				if v.NextDue != nil {
 					next = *v.NextDue
 				}
-				line(w, v.Name, v.State, v.On, v.Outcomes["succeeded"], v.Outcomes["superseded"], v.Outcomes["failed"], v.Outcomes["dead"],
-					v.Outcomes["deferred"], v.Pending, stamp(next), v.DeadLetters)
+				made := func(outcome string) string {
+					if v.Estimated {
+						return fmt.Sprintf("~%d", v.Outcomes[outcome])
+					}
+					return strconv.FormatInt(v.Outcomes[outcome], 10)
+				}
+				line(w, v.Name, v.State, v.On, made("succeeded"), made("superseded"), made("failed"), made("dead"), made("deferred"), v.Pending, stamp(next), v.DeadLetters)
 			}
 		})
 	}, settings.NeedOperations, settings.NeedProcessor, settings.NeedIngress)
@@ -121,31 +105,6 @@ func openCircuits(ctx context.Context, cfg *settings.File) map[string]bool {
 		}
 	}
 	return open
-}
-
-// viewOperations lists the configured operations in their order, and then those that have left something behind.
-func viewOperations(cfg *settings.File, states []inspect.OperationState) []operationView {
-	byName := map[string]inspect.OperationState{}
-	for _, s := range states {
-		byName[s.Operation] = s
-	}
-	views := []operationView{}
-	for _, op := range cfg.Operations {
-		s, ok := byName[op.Name]
-		if !ok {
-			s = inspect.OperationState{Operation: op.Name, Outcomes: map[string]int64{}}
-		}
-		delete(byName, op.Name)
-		v := operationView{Name: op.Name, State: opActive, On: strings.Join(append([]string{op.On.Source}, op.On.Types...), " "), OperationState: s}
-		if s.Paused != nil {
-			v.State = opPaused
-		}
-		views = append(views, v)
-	}
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		views = append(views, operationView{Name: name, State: opForgotten, OperationState: byName[name]})
-	}
-	return views
 }
 
 // bench is where operations of the configuration are tried.

@@ -28,7 +28,7 @@ func TestProveOneNode(t *testing.T) {
 	dir := t.TempDir()
 	cast, err := workload.NewCast(seed, filepath.Join(dir, "cast"))
 	require.NoError(t, err)
-	p := proveNode(t, cast)
+	p := proveNode(t, cast.Configuration())
 	p.start(t)
 	p.ready(t)
 
@@ -65,10 +65,10 @@ func TestProveOneNode(t *testing.T) {
 	proveAtRest(t, p, cfg.Postgres.URL.Reveal(), cfg.Kafka.Topic)
 	o := collect.Options{
 		Dir: dir, Brokers: cfg.Kafka.Brokers, Topic: cfg.Kafka.Topic, ResultsTopic: cfg.Kafka.Results(), ProcessorGroup: cfg.Processor.Group,
-		DatabaseURL: cfg.Postgres.URL.Reveal(), Archive: cfg.Archive.URL,
+		DatabaseURL: cfg.Postgres.URL.Reveal(), Archive: cfg.Archive.URL, Verifier: proveKey(t, p.dir),
 	}
 	about := folder.Run{Topic: o.Topic, ResultsTopic: o.ResultsTopic, ProcessorGroup: o.ProcessorGroup, Events: int(r.Happenings), Must: folder.Judged}
-	workload.Describe(&about, seed)
+	cast.Describe(&about, seed)
 	require.NoError(t, folder.Write(dir, folder.RunFile, about))
 	require.NoError(t, cast.WriteSecrets(dir))
 	require.NoError(t, os.Mkdir(filepath.Join(dir, folder.Logs), 0o755))
@@ -95,21 +95,37 @@ func TestProveOneNode(t *testing.T) {
 }
 
 // proveNode is an `up` with the sources and operations of the workload.
-func proveNode(t *testing.T, cast *workload.Cast) *process {
+func proveNode(t *testing.T, cast string) *process {
 	t.Helper()
 	p := newProcess(t)
 	p.start(t)
 	p.ready(t)
 	p.exec(t, workload.Tables) // the operations' statements are checked at the start
 	p.stop(t)
+	p.cast(t, cast)
+	return p
+}
+
+// cast gives an `up` that does not run these sources and operations.
+func (p *process) cast(t *testing.T, cast string) {
+	t.Helper()
 	path := filepath.Join(p.dir, devconf.File)
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	head, _, ok := strings.Cut(string(text), "\nsources:")
 	require.True(t, ok)
 	head = strings.NewReplacer("segment_age: 10s", "segment_age: 1s", "log_format: text", "log_format: json", "log_level: warn", "log_level: debug").Replace(head)
-	require.NoError(t, os.WriteFile(path, []byte(head+"\n"+cast.Configuration()), 0o600))
-	return p
+	require.NoError(t, os.WriteFile(path, []byte(head+"\n"+cast), 0o600))
+}
+
+// proveKey is the verifier key of the checkpoints, as the prover makes it from the signer key.
+func proveKey(t *testing.T, dir string) string {
+	t.Helper()
+	signer, err := os.ReadFile(devconf.KeyPath(dir))
+	require.NoError(t, err)
+	key, err := collect.VerifierOf(string(signer))
+	require.NoError(t, err)
+	return key
 }
 
 // proveAtRest waits until the processor has come to the log's end.

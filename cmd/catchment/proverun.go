@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ type proveFlags struct {
 	faults   []string
 	programs string
 	list     bool
+	target   targetFlags
 }
 
 func newProve(a *app) *cobra.Command {
@@ -39,11 +41,20 @@ them signed webhooks as providers do, break them and the links between them by a
 read everything back with readers of its own, and judge it: nothing lost, doubled, invented or gone backwards. The last
 line is JSON; the exit code is 0 only for a valid run in which every check is OK.
 
-It needs Java and Kafka's jars (--kafka), Postgres' programs and versitygw. Nothing of it is left behind but the folder.`,
+It needs Java and Kafka's jars (--kafka), Postgres' programs and versitygw. Nothing of it is left behind but the folder.
+
+With --target it does the same to a system that is there already, such as your staging: ` + "`catchment prove cast DIR`" + ` makes
+the providers that its configuration must have, --dir DIR is the folder of the run, and only what --allow names is broken.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.list {
 				return a.listFaults()
+			}
+			if len(f.target.urls) > 0 {
+				return a.proveTarget(cmd.Context(), &f, cmd.Flags().Changed)
+			}
+			if cmd.Flags().Changed("allow") || cmd.Flags().Changed("key") {
+				return fmt.Errorf("%w: --allow and --key are for a run with --target", run.ErrUsage)
 			}
 			return a.prove(cmd.Context(), &f, cmd.Flags().Changed("seed"))
 		},
@@ -55,6 +66,7 @@ It needs Java and Kafka's jars (--kafka), Postgres' programs and versitygw. Noth
 	fs.Float64Var(&f.Rate, "rate", 1000, "new events a second at most; 0: as fast as they are taken")
 	fs.IntVar(&f.Senders, "senders", 400, "requests in flight at most")
 	fs.IntVar(&f.Options.Faults, "count", 60, "how many faults at least")
+	fs.IntVar(&f.Together, "together", nemesis.Triples, "how many faults come at the same time at most")
 	fs.DurationVar(&f.Duration, "duration", 0, "how long faults go on at least")
 	fs.StringSliceVar(&f.faults, "faults", nil, "only these `kinds`, or with -name all but these (default: all; --list names them)")
 	fs.DurationVar(&f.Drain, "drain", 3*time.Minute, "how long the system may take to come to rest")
@@ -65,7 +77,8 @@ It needs Java and Kafka's jars (--kafka), Postgres' programs and versitygw. Noth
 	fs.StringVar(&f.Programs.Java, "java", "java", "the `program` that runs them")
 	fs.StringVar(&f.Programs.Postgres, "postgres", "", "`folder` of Postgres' programs (default: PATH, or where distributions put them)")
 	fs.StringVar(&f.Programs.S3, "versitygw", "", "the S3 server's `program` (default: PATH, or where scripts/tools.sh puts it)")
-	cmd.AddCommand(newProveJudge(a), &cobra.Command{
+	f.target.register(cmd)
+	cmd.AddCommand(newProveCast(a), newProveJudge(a), &cobra.Command{
 		Use:   "table DIR",
 		Short: "Print what a run has shown as Markdown",
 		Args:  exactly(1),
@@ -76,6 +89,7 @@ It needs Java and Kafka's jars (--kafka), Postgres' programs and versitygw. Noth
 			return nil
 		},
 	})
+	proveMutants(a, cmd, &f)
 	return cmd
 }
 
@@ -93,6 +107,9 @@ func (a *app) prove(ctx context.Context, f *proveFlags, seeded bool) error {
 	if f.Kinds, err = nemesis.Choose(f.faults); err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
+	if f.Together < 1 {
+		return fmt.Errorf("%w: --together is %d: at least 1 was expected", run.ErrUsage, f.Together)
+	}
 	if !seeded {
 		f.Seed = rand.Uint64()
 	}
@@ -102,24 +119,28 @@ func (a *app) prove(ctx context.Context, f *proveFlags, seeded bool) error {
 	if err := proveDir(&f.Dir); err != nil {
 		return fmt.Errorf("%w: %w", run.ErrUsage, err)
 	}
-	began := time.Now()
-	f.Version = run.Version
-	f.Say = func(format string, args ...any) {
-		fmt.Fprintf(a.err, "%6.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-	}
+	f.Version, f.Say = run.Version, a.sayer()
 	f.Say("seed %d, %d kinds of faults, at least %d faults and %d events; the plan:", f.Seed, len(f.Kinds), f.Options.Faults, f.Events)
-	printPlan(a.err, f.Seed, f.Kinds, f.Options.Faults)
+	printPlan(a.err, nemesis.Schedule(f.Seed, f.Kinds, f.Together), f.Options.Faults)
 	v, err := prove.Run(ctx, f.Options)
 	if err != nil {
 		return fmt.Errorf("no verdict: %w; see %s", err, f.Dir)
 	}
-	fmt.Fprintf(a.err, "%6.1f s  %s\n", time.Since(began).Seconds(), f.Dir)
+	f.Say("%s", f.Dir)
 	return a.sentence(v)
 }
 
-func printPlan(w io.Writer, seed uint64, kinds []nemesis.Kind, faults int) {
+// sayer tells of a run's progress on standard error, each time with the seconds since it was made.
+func (a *app) sayer() func(format string, args ...any) {
+	began := time.Now()
+	return func(format string, args ...any) {
+		fmt.Fprintf(a.err, "%6.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+func printPlan(w io.Writer, plan iter.Seq[nemesis.Slot], faults int) {
 	n := 0
-	for slot := range nemesis.Schedule(seed, kinds) {
+	for slot := range plan {
 		if n >= faults {
 			return
 		}

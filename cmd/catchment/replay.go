@@ -12,8 +12,8 @@ import (
 
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
-	"github.com/catchment-dev/catchment/processor"
 	"github.com/catchment-dev/catchment/processor/control"
+	"github.com/catchment-dev/catchment/processor/inspect"
 )
 
 // replayFlags say what is replayed, and how.
@@ -63,9 +63,9 @@ func (a *app) replay(ctx context.Context, f replayFlags) error {
 		return err
 	}
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, cfg *settings.File) error {
-		on, err := operationOn(cfg, f.operation)
+		on, err := cfg.OperationOn(f.operation)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		j, err := control.NewReplay(ctx, db, f.operation, on.Source, on.Types, sel, f.force, f.rate, f.act())
 		if err != nil {
@@ -82,24 +82,10 @@ func (a *app) replay(ctx context.Context, f replayFlags) error {
 	}, settings.NeedOperations)
 }
 
-func operationOn(cfg *settings.File, name string) (settings.On, error) {
-	var names []string
-	for _, op := range cfg.Operations {
-		if op.Name == name {
-			return op.On, nil
-		}
-		names = append(names, op.Name)
-	}
-	return settings.On{}, fmt.Errorf("%w: there is no operation %q in the configuration: expected one of %s", run.ErrUsage, name, strings.Join(names, ", "))
-}
-
 // dryRunView is what a replay would do, by its first events.
 type dryRunView struct {
-	Events  int64              `json:"events"` // that the replay would look at
-	Tried   int                `json:"tried"`
-	Totals  map[string]int     `json:"totals"` // of those tried, by outcome
-	Rows    int64              `json:"rows_affected"`
-	Results []*processor.Trial `json:"results"`
+	Events int64 `json:"events"` // that the replay would look at
+	inspect.Trials
 }
 
 func (a *app) dryRun(ctx context.Context, cfg *settings.File, j *control.Job, limit int) error {
@@ -112,19 +98,7 @@ func (a *app) dryRun(ctx context.Context, cfg *settings.File, j *control.Job, li
 	if err != nil {
 		return err
 	}
-	v := dryRunView{Events: j.Expected, Tried: len(trials), Totals: map[string]int{}, Results: trials}
-	bad := false
-	for _, t := range trials {
-		outcome := t.Outcome
-		if !t.Applies {
-			outcome = "does not apply"
-		}
-		v.Totals[outcome]++
-		if t.Rows != nil {
-			v.Rows += *t.Rows
-		}
-		bad = bad || t.Error != ""
-	}
+	v := dryRunView{Events: j.Expected, Trials: inspect.Sum(trials)}
 	err = a.answer(v, func(w io.Writer) {
 		for _, t := range trials {
 			printTrial(w, t)
@@ -132,14 +106,14 @@ func (a *app) dryRun(ctx context.Context, cfg *settings.File, j *control.Job, li
 		}
 		line(w, "events", v.Events)
 		line(w, "tried, each on its own", v.Tried)
-		for _, outcome := range []string{"succeeded", "superseded", "failed", "dead", "does not apply"} {
+		for _, outcome := range inspect.Outcomes {
 			if n := v.Totals[outcome]; n > 0 {
 				line(w, "  "+outcome, n)
 			}
 		}
 		line(w, "rows", v.Rows)
 	})
-	if err == nil && bad {
+	if err == nil && v.Failing {
 		return errSaid
 	}
 	return err

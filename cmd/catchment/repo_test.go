@@ -46,6 +46,7 @@ var walls = []wall{
 	{who: `^(processor|archiver)`, except: testHelpers, not: `gin-gonic/gin$`, because: "webhooks are the ingress's"},
 	{who: `^(ingress|processor|archiver)`, except: testHelpers, not: `franz-go/pkg/kfake|stretchr/testify|uber.org/goleak|testcontainers|embedded-postgres`, because: "a fake or a test's tool may not slip into a service"},
 	{who: `^pkg/`, except: testHelpers, not: `franz-go/pkg/kfake|testcontainers|embedded-postgres`, because: "a fake or a test's tool may not slip into a service"},
+	{who: `^(ingress|processor|archiver)/cmd`, not: `google.golang.org/grpc|golang.org/x/net/trace`, because: "nothing here speaks gRPC, and it would make each program a quarter larger"},
 	{who: `^` + independent + `$`, not: `^` + module + `/(pkg/event|pkg/kafka|ingress|processor|archiver)(/|$)`, because: "it would share the faults of what it checks"},
 	{who: ``, except: testHelpers, not: `^testing$|stretchr/testify|uber.org/goleak|` + module + `/(` + testHelpersPaths + `)`, direct: true, because: "non-test code must not carry the test machinery"},
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/catchment-dev/catchment/pkg/provider"
 )
 
-// What became of a delivery's signature when it was verified again. Only wrong is always a fault.
+// What became of a delivery's signature when it was verified again. Faults are, with --strict, also what is not configured any more.
 const (
 	againVerified  = "verified"          // it is right
 	againWrong     = "wrong"             // it is not, although its secret is configured
@@ -25,7 +25,8 @@ const (
 	againNoSecret  = "no secret"         // the secret that had verified it is not configured any more
 	againNoSource  = "no source"         // nor is its source
 	againNoKey     = "no key"            // the scheme fetches keys, and --keys does not give this one
-	againEncrypted = "encrypted"         // it cannot be decrypted: archive.encryption is not configured, or has not this key
+	againEncrypted = "encrypted"         // archive.encryption is not configured
+	againLocked    = "not decrypted"     // it is, and its key is missing, cannot be read, or is wrapped under a master key that is not configured
 	againErased    = "erased"            // its key was destroyed
 	againBroken    = "source is wrong"   // the source's configuration is
 	againNothing   = "not a delivery"    // a record that is none, or a result
@@ -72,6 +73,16 @@ func (a *app) newReverifier(ctx context.Context, f verifyFlags) (*reverifier, er
 	return &reverifier{ctx: ctx, bench: b, ring: ring, strict: f.strict, counts: map[reverifySource]int64{}, reasons: map[reverifySource]string{}}, nil
 }
 
+func (v *reverifier) isFault(outcome string) bool {
+	switch outcome {
+	case againWrong, againBroken, againLocked:
+		return true
+	case againNoSecret, againNoSource, againEncrypted:
+		return v.strict
+	}
+	return false
+}
+
 func (v *reverifier) visit(at archive.Place) error {
 	outcome, reason := v.judge(at.Record)
 	v.mu.Lock()
@@ -82,9 +93,8 @@ func (v *reverifier) visit(at archive.Place) error {
 	if v.reasons[is] == "" {
 		v.reasons[is] = reason
 	}
-	fault := outcome == againWrong || outcome == againBroken || v.strict && (outcome == againNoSecret || outcome == againNoSource)
 	switch {
-	case !fault:
+	case !v.isFault(outcome):
 	case len(v.problems) >= maxFaults:
 		v.unnamed++
 	default:
@@ -104,8 +114,10 @@ func (v *reverifier) judge(sealed *archive.Record) (outcome, reason string) {
 		return againErased, err.Error()
 	case errors.Is(err, keys.ErrAltered):
 		return againWrong, err.Error()
-	default:
+	case errors.Is(err, keys.ErrNoRing):
 		return againEncrypted, err.Error()
+	default:
+		return againLocked, err.Error()
 	}
 	d, ok := w.Delivery()
 	if !ok || w.IsControl() || w.Source == "" || w.DeliveryID == "" || w.Path == "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,10 +48,7 @@ func (a *app) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	checks := serviceChecks(ctx, cfg)
-	places, stored := a.storeChecks(ctx, cfg)
-	checks = append(checks, kafkaChecks(ctx, cfg, places)...)
-	checks = append(checks, stored...)
+	checks := a.checks(ctx, cfg)
 	ok := true
 	for _, c := range checks {
 		ok = ok && c.State != atRisk
@@ -64,6 +62,14 @@ func (a *app) status(ctx context.Context) error {
 		return errSaid
 	}
 	return err
+}
+
+// checks looks at everything.
+func (a *app) checks(ctx context.Context, cfg *settings.File) []check {
+	checks := serviceChecks(ctx, cfg)
+	places, stored := a.storeChecks(ctx, cfg)
+	checks = append(checks, kafkaChecks(ctx, cfg, places)...)
+	return append(checks, stored...)
 }
 
 // serviceChecks asks the services whether they are ready. Under `up` all answer at the ingress's address.
@@ -117,12 +123,20 @@ func (a *app) storeChecks(ctx context.Context, cfg *settings.File) ([]inspect.Po
 		checks = append(checks, check{"partitions", atRisk, "catchment.bodies has no partition for tomorrow, and nothing can be stored then: run catchment migrate, see docs/growth.md"})
 	}
 	for _, c := range s.Unfinished {
-		checks = append(checks, check{"operations", attention, fmt.Sprintf("%d events of %s are %s", c.N, c.Source, c.What)})
+		checks = append(checks, check{"operations", attention, fmt.Sprintf("%s events of %s are %s", many(c), c.Source, c.What)})
 	}
 	for _, c := range s.DeadLetters {
-		checks = append(checks, check{"dead letters", attention, fmt.Sprintf("%d of %s: %s", c.N, c.Source, c.What)})
+		checks = append(checks, check{"dead letters", attention, fmt.Sprintf("%s of %s: %s", many(c), c.Source, c.What)})
 	}
 	return s.Places, append(checks, workChecks(cfg, s)...)
+}
+
+// many is a count, which may be a bound or an estimate.
+func many(c inspect.Count) string {
+	if c.More {
+		return fmt.Sprintf("%d or more", c.N)
+	}
+	return strconv.FormatInt(c.N, 10)
 }
 
 // workChecks tells what waits to be done, and what keeps it from being done.

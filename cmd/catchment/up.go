@@ -214,6 +214,9 @@ func (n *node) restoreKey(path string) error {
 }
 
 func portsFree(ctx context.Context, listen, opsListen string) error {
+	if settings.SameAddress(listen, opsListen) {
+		return fmt.Errorf("%w: webhooks and operations are both to be served on %s: give --ops-listen another address", run.ErrUsage, listen)
+	}
 	return errors.Join(
 		portFree(ctx, listen, "choose another with --listen"),
 		portFree(ctx, opsListen, "choose another with --ops-listen"))
@@ -336,6 +339,11 @@ func (n *node) serve(ctx context.Context) error {
 		return err
 	}
 	telemetry.Watch(reg, n.cfg, made...)
+	flush, err := telemetry.Tracing(n.cfg, "catchment", n.log, made...) //nolint:contextcheck // spans are sent also after ctx has ended
+	if err != nil {
+		return err
+	}
+	defer flush()
 	ready := func() error { return run.Ready(made...) }
 	con, err := n.console(ctx, n.log)
 	if err != nil {

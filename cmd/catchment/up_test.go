@@ -19,6 +19,7 @@ import (
 	"github.com/catchment-dev/catchment/archiver/archive"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/devconf"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/sender"
+	"github.com/catchment-dev/catchment/pkg/proctest"
 	"github.com/catchment-dev/catchment/pkg/run"
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
@@ -92,7 +93,7 @@ func (r *running) texts(t *testing.T, sql string, args ...any) []string {
 
 func TestUp(t *testing.T) {
 	dir := openDir(t)
-	o := upOptions{dir: dir, listen: freeAddress(t), opsListen: freeAddress(t)}
+	o := upOptions{dir: dir, listen: proctest.FreeAddress(t), opsListen: proctest.FreeAddress(t)}
 	r := startUp(t, o)
 	require.Contains(t, r.out.String(), "nothing is replicated")
 	require.Contains(t, r.out.String(), "send stripe --config "+r.config)
@@ -124,7 +125,7 @@ func TestUp(t *testing.T) {
 		require.Contains(t, stderr, "/webhooks/SOURCE")
 	})
 	t.Run("a second one is refused", func(t *testing.T) {
-		err := up(t.Context(), upOptions{dir: dir, listen: freeAddress(t), opsListen: freeAddress(t)}, &buffer{}, &buffer{})
+		err := up(t.Context(), upOptions{dir: dir, listen: proctest.FreeAddress(t), opsListen: proctest.FreeAddress(t)}, &buffer{}, &buffer{})
 		require.ErrorContains(t, err, "another `catchment up` is running in "+dir)
 	})
 	t.Run("a busy port is named with its flag", func(t *testing.T) {
@@ -134,7 +135,8 @@ func TestUp(t *testing.T) {
 	})
 	t.Run("a busy port at the first start leaves nothing behind", func(t *testing.T) {
 		fresh := openDir(t)
-		require.Error(t, up(t.Context(), upOptions{dir: fresh, listen: o.listen, opsListen: freeAddress(t)}, &buffer{}, &buffer{}))
+		require.Error(t, up(t.Context(), upOptions{dir: fresh, listen: o.listen, opsListen: proctest.FreeAddress(t)}, &buffer{}, &buffer{}))
+		require.ErrorContains(t, up(t.Context(), upOptions{dir: fresh, listen: "127.0.0.1:9090", opsListen: "127.0.0.1:9090"}, &buffer{}, &buffer{}), "--ops-listen")
 		left, err := os.ReadDir(fresh)
 		require.NoError(t, err)
 		require.Empty(t, left)
@@ -151,6 +153,22 @@ func TestUp(t *testing.T) {
 	require.Len(t, again.texts(t, `SELECT event_id FROM catchment.events WHERE source = 'stripe'`), 200)
 	again.stop()
 	require.NoError(t, again.wait(t))
+	t.Run("the folder can be moved", func(t *testing.T) { moved(t, dir) })
+}
+
+// moved gives the folder another name: everything is found there, and nothing is made where it was.
+func moved(t *testing.T, dir string) {
+	t.Helper()
+	to := filepath.Join(openDir(t), "moved here")
+	require.NoError(t, os.Rename(dir, to))
+	r := startUp(t, upOptions{dir: to})
+	code, _, stderr := tool(t, "send", "slack", "--config", r.config, "--count", "5", "--wait", "90s")
+	require.Equal(t, 0, code, stderr)
+	r.stop()
+	require.NoError(t, r.wait(t))
+	require.NoDirExists(t, dir, "the archiver tries its store at the start")
+	code, stdout, stderr := tool(t, "archive", "verify", "--config", r.config)
+	require.Equal(t, 0, code, stdout+stderr)
 }
 
 // allTheWay sends events and looks for them at every hop.
@@ -242,7 +260,7 @@ func listEverything(t *testing.T, r *running) {
 func TestUpUsesWhatIsNotEmbedded(t *testing.T) {
 	dir := openDir(t)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, devconf.Data), 0o755))
-	_, err := devconf.Create(t.Context(), dir, freeAddress(t), freeAddress(t))
+	_, err := devconf.Create(t.Context(), dir, proctest.FreeAddress(t), proctest.FreeAddress(t))
 	require.NoError(t, err)
 	path := filepath.Join(dir, devconf.File)
 	text, err := os.ReadFile(path)
@@ -266,7 +284,7 @@ func TestRestoreKey(t *testing.T) {
 	dir := openDir(t)
 	data := filepath.Join(dir, devconf.Data)
 	require.NoError(t, os.Mkdir(data, 0o755))
-	_, err := devconf.Create(t.Context(), dir, freeAddress(t), freeAddress(t))
+	_, err := devconf.Create(t.Context(), dir, proctest.FreeAddress(t), proctest.FreeAddress(t))
 	require.NoError(t, err)
 	require.NoError(t, os.RemoveAll(data))
 	require.NoError(t, os.Mkdir(data, 0o755))

@@ -109,6 +109,19 @@ func (e *Encoder) Encode(d *Delivery) *kgo.Record {
 	return &e.record
 }
 
+// TraceContext is the W3C trace context of a record, whether it is a delivery or not; empty: it has none.
+func TraceContext(r *kgo.Record) (parent, state string) {
+	for i := range r.Headers {
+		switch h := &r.Headers[i]; h.Key {
+		case headerTraceParent:
+			parent = string(h.Value)
+		case headerTraceState:
+			state = string(h.Value)
+		}
+	}
+	return parent, state
+}
+
 // Release lets go of the last record and its delivery, and keeps the memory, unless it is more than usual.
 func (e *Encoder) Release() {
 	const usual = 4 << 10
@@ -351,10 +364,10 @@ func appendTime(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, t
 
 func parseTime(v string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, v)
-	if err != nil {
+	if t = t.UTC(); err != nil || t.Year() < 0 || t.Year() > 9999 { // a zone can move it out of these years
 		return time.Time{}, fmt.Errorf("expected an RFC 3339 time, found %.50q", v)
 	}
-	return t.UTC(), nil
+	return t, nil
 }
 
 // Event returns the one event of a delivery that is not split, with its record's place.

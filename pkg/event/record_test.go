@@ -122,6 +122,10 @@ func FuzzDecode(f *testing.F) {
 	for i := range r.Headers {
 		f.Add(r.Key, r.Headers[i].Key, r.Headers[i].Value, r.Value, uint8(i))
 	}
+	for _, at := range []string{"9999-12-31T23:59:59-00:01", "0000-01-01T00:00:00+00:01", "2026-11-01T1:00:00,5+01:00"} {
+		f.Add(r.Key, headerTime, []byte(at), r.Value, uint8(len(r.Headers)))
+		f.Add(r.Key, headerReceivedAt, []byte(at), r.Value, uint8(len(r.Headers)))
+	}
 	f.Fuzz(func(t *testing.T, key []byte, name string, value, body []byte, at uint8) {
 		r := Encode(sample())
 		h := kgo.RecordHeader{Key: name, Value: value}

@@ -36,13 +36,13 @@ func mechanism(s *settings.SASL) (sasl.Mechanism, error) {
 			return nil, fmt.Errorf("mechanism oauthbearer needs the key oauth")
 		}
 		tokens := newTokens(s.OAuth)
-		return oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+		return heard{oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
 			token, err := tokens.get(ctx)
 			if err != nil {
 				return oauth.Auth{}, fmt.Errorf("kafka.sasl.oauth: %w", err)
 			}
 			return oauth.Auth{Token: token, Extensions: s.OAuth.Extensions}, nil
-		}), nil
+		})}, nil
 	case "aws-msk-iam":
 		keys := &awsKeys{}
 		return aws.ManagedStreamingIAM(func(ctx context.Context) (aws.Auth, error) {

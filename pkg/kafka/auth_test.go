@@ -105,7 +105,7 @@ func TestEveryMechanism(t *testing.T) {
 	})
 }
 
-// TestEveryRefusal is told why: a wrong authority, name, date, password or certificate, or no token.
+// TestEveryRefusal is told why: a wrong authority, name, date, password, certificate or token.
 func TestEveryRefusal(t *testing.T) {
 	s := kafkatest.NewSecured(t)
 	user := "u-" + uuid.NewString()
@@ -131,6 +131,8 @@ func TestEveryRefusal(t *testing.T) {
 		"wrong plain":         {s.SASL, account("plain", kafkatest.PlainUser, "wrong"), nil, "SASL_AUTHENTICATION_FAILED"},
 		"no token":            {s.SASL, token(""), nil, "found an empty file"},
 		"no token of OAuth":   {s.SASL, token("neither a token nor empty"), nil, "SASL_AUTHENTICATION_FAILED"},
+		"token too old":       {s.SASL, token(s.Token(user, -time.Hour)), nil, "invalid_token"},
+		"token of a stranger": {s.SASL, token(forged(s.Token(user, time.Hour))), nil, "invalid_token"},
 		"no certificate":      {s.MTLS, nil, nil, "certificate"},
 		"expired certificate": {s.MTLS, nil, own(t, s.CA, time.Now().Add(-time.Minute)), "certificate"},
 		"stranger's":          {s.MTLS, nil, own(t, certtest.New(t), time.Now().Add(time.Hour)), "certificate"},
@@ -145,6 +147,17 @@ func TestEveryRefusal(t *testing.T) {
 			require.NotContains(t, err.Error(), "secret")
 		})
 	}
+}
+
+// forged is a token with the same claims whose signature is not the issuer's.
+func forged(token string) string {
+	end := strings.LastIndexByte(token, '.') + 1
+	return token[:end] + strings.Map(func(c rune) rune {
+		if c == 'A' {
+			return 'B'
+		}
+		return 'A'
+	}, token[end:])
 }
 
 func own(t *testing.T, a *certtest.Authority, ends time.Time) func(*settings.TLS) {

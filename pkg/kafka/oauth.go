@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/sasl"
+
 	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
@@ -146,4 +148,32 @@ func readAnswer(resp *http.Response) (token string, life time.Duration, err erro
 		seconds = 0 // not said
 	}
 	return answer.Token, time.Duration(seconds * float64(time.Second)), nil
+}
+
+// heard is OAUTHBEARER whose error says why the broker refuses a token (RFC 7628, 3.2.2).
+type heard struct{ sasl.Mechanism }
+
+// Authenticate begins as the mechanism does.
+func (h heard) Authenticate(ctx context.Context, host string) (sasl.Session, []byte, error) {
+	session, first, err := h.Mechanism.Authenticate(ctx, host)
+	if err != nil {
+		return nil, nil, err
+	}
+	return heardSession{session}, first, nil
+}
+
+type heardSession struct{ sasl.Session }
+
+// Challenge is the broker's answer: empty, or why it refuses.
+func (h heardSession) Challenge(answer []byte) (done bool, next []byte, err error) {
+	if len(answer) == 0 {
+		return h.Session.Challenge(answer)
+	}
+	var why struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(answer, &why); err != nil || why.Status == "" {
+		why.Status = "no reason"
+	}
+	return false, nil, fmt.Errorf("kafka.sasl.oauth: the broker refuses the token: %.100q", why.Status)
 }

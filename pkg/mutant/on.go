@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Built says whether this build can be mutated.
@@ -14,6 +15,9 @@ const Built = true
 
 // Env names the variable that chooses a mutation.
 const Env = "CATCHMENT_MUTANT"
+
+// EnvClock names the variable that says by how much this machine's clock is wrong, where a mutation asks it: "-24h".
+const EnvClock = "CATCHMENT_MUTANT_CLOCK"
 
 var chosen atomic.Pointer[Mutant]
 
@@ -35,3 +39,12 @@ func On(m Mutant) bool {
 
 // Choose chooses another mutation; empty: none.
 func Choose(m Mutant) { chosen.Store(&m) }
+
+// Now is the time of this machine's clock, as wrong as EnvClock says.
+func Now() time.Time {
+	off, err := time.ParseDuration(os.Getenv(EnvClock))
+	if err != nil {
+		off = 0
+	}
+	return time.Now().Add(off)
+}

@@ -164,6 +164,13 @@ func (s *Server) Promote() {
 	s.must(s.c.run("pg_ctl", "promote", "-w", "-s", "-t", "60", "-D", s.c.data()))
 }
 
+// Put writes a file of the server's data folder, which the server alone may read: certificates, pg_hba.conf. The server reads
+// it after pg_reload_conf().
+func (s *Server) Put(name string, data []byte) {
+	s.t.Helper()
+	s.must(s.c.write(name, data))
+}
+
 // Exec runs a statement on the database postgres.
 func (s *Server) Exec(statement string) {
 	s.t.Helper()

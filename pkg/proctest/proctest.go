@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/internal/parts"
 )
 
 const (
@@ -97,13 +99,12 @@ func Kills(tb testing.TB) int {
 	return n
 }
 
-// FreeAddress is an address of this machine on which nothing listens.
+// FreeAddress is an address of this machine on which nothing listens, and that nobody else takes while the test runs.
 func FreeAddress(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := parts.FreePort()
 	require.NoError(tb, err)
-	defer func() { require.NoError(tb, l.Close()) }()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // Process is a program that can be killed, stopped and started again. It keeps its configuration and its log meanwhile.
@@ -160,6 +161,17 @@ func (p *Process) Ready() bool {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
+}
+
+// Readiness is what the program says of it; empty when it cannot be asked.
+func (p *Process) Readiness() string {
+	resp, err := http.Get("http://" + p.ops + "/readyz")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, _ := io.ReadAll(resp.Body)
+	return string(text)
 }
 
 // WaitReady waits until the program is ready.

@@ -45,6 +45,6 @@ func basicCredentials(header string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	b, err := strictBase64.DecodeString(text)
+	b, err := decodeStrict(strictBase64, text)
 	return string(b), err == nil && len(b) > 0
 }

@@ -10,11 +10,14 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/catchment-dev/catchment/pkg/event"
 )
 
 var fuzzNow = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -58,6 +61,7 @@ func FuzzVerify(f *testing.F) {
 		f.Add(uint8(i), uint8(0), "", signed[i].Body)
 		f.Add(uint8(i), uint8(1), strings.Repeat("0", 64), []byte(`{"id":"a","ID":"b"}`))
 		f.Add(uint8(i), uint8(2), "v0=00", []byte(`[{"id":"a"},{"type":"b"}]`))
+		f.Add(uint8(i), uint8(0), "", []byte(`{"id":"a","type":"b","created":"9999-12-31T23:59:59-00:01","time":"0001-01-01T00:00:00+00:01"}`))
 	}
 	f.Fuzz(func(t *testing.T, which, header uint8, value string, body []byte) {
 		p, source, good := All[int(which)%len(All)], sources[int(which)%len(All)], signed[int(which)%len(All)]
@@ -88,12 +92,29 @@ func FuzzVerify(f *testing.F) {
 		if v.ID == "" || !utf8.ValidString(v.ID) || len(v.ID) > maxName {
 			t.Fatalf("ID %q", v.ID)
 		}
+		readable(t, &v.Identity)
 		for _, part := range v.Parts {
+			readable(t, &part.Identity)
 			if part.ID == "" || !utf8.ValidString(part.ID) || len(part.ID) > maxName || !bytes.Contains(body, part.Body) {
 				t.Fatalf("part %+v", part)
 			}
 		}
 	})
+}
+
+// readable wants the record of a delivery with that name to be read as it was written.
+func readable(t *testing.T, id *Identity) {
+	t.Helper()
+	got, err := event.Decode(event.Encode(&event.Delivery{
+		Source: "fuzz", Provider: "stripe", ID: id.ID, Type: id.Type, Time: id.Time, ReceivedAt: fuzzNow,
+		DeliveryID: "01a21f19-7836-7327-ab8b-d400abdfda47", Method: http.MethodPost, Path: "/webhooks/fuzz", RemoteAddr: "192.0.2.1",
+	}))
+	if err != nil {
+		t.Fatalf("%+v: %v", id, err)
+	}
+	if got.ID != id.ID || got.Type != id.Type || !got.Time.Equal(id.Time) {
+		t.Fatalf("%+v was read as %q, %q at %s", id, got.ID, got.Type, got.Time)
+	}
 }
 
 // FuzzSignatureHeaders compares the header parsers with plain ones, after the official libraries.

@@ -210,7 +210,7 @@ func (s *jwtScheme) verify(ctx context.Context, r *Request) (proof, error) {
 func compactForm(text string) bool {
 	parts := strings.Split(text, ".")
 	return len(parts) == 3 && len(text) <= 16<<10 && !slices.ContainsFunc(parts, func(p string) bool {
-		_, err := strictBase64URL.DecodeString(p)
+		_, err := decodeStrict(strictBase64URL, p)
 		return err != nil
 	})
 }

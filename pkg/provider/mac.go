@@ -145,6 +145,14 @@ var (
 	paddedBase64URL = base64.URLEncoding.Strict()
 )
 
+// decodeStrict takes the one form that bytes have in a strict encoding. Go's decoder alone skips line breaks.
+func decodeStrict(enc *base64.Encoding, text string) ([]byte, error) {
+	if i := strings.IndexAny(text, "\r\n"); i >= 0 {
+		return nil, base64.CorruptInputError(i)
+	}
+	return enc.DecodeString(text)
+}
+
 // appendBase64 takes the standard alphabet with padding.
 func appendBase64(dst []byte, text string, size int) ([]byte, bool) {
 	return appendEncoded(dst, text, size, strictBase64)

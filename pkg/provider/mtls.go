@@ -130,7 +130,7 @@ func (s *mtlsScheme) identify(*Request) (Identity, error) { return Identity{}, n
 func passedCertificates(header string) ([]*x509.Certificate, bool) {
 	if der, ok := strings.CutPrefix(header, ":"); ok {
 		der, ok = strings.CutSuffix(der, ":")
-		b, err := strictBase64.DecodeString(der)
+		b, err := decodeStrict(strictBase64, der)
 		c, parseErr := x509.ParseCertificate(b)
 		return []*x509.Certificate{c}, ok && err == nil && parseErr == nil
 	}

@@ -115,7 +115,7 @@ func parsePayPal(h http.Header) (p paypalHeaders, err error) {
 	if algorithm != "SHA256withRSA" || !visible(p.id) || strings.Contains(p.id, "|") || !visible(signature) || len(signature) > 1024 {
 		return p, errMalformed
 	}
-	if p.signature, err = strictBase64.DecodeString(signature); err != nil {
+	if p.signature, err = decodeStrict(strictBase64, signature); err != nil {
 		return p, errMalformed
 	}
 	p.url, err = paypalURL(p.name)

@@ -151,7 +151,7 @@ func parsePlaid(text string) (t plaidToken, err error) {
 	}
 	var raw [3][]byte
 	for i, part := range parts {
-		if raw[i], err = strictBase64URL.DecodeString(part); err != nil {
+		if raw[i], err = decodeStrict(strictBase64URL, part); err != nil {
 			return t, errMalformed
 		}
 	}

@@ -99,7 +99,7 @@ func TestSDKs(t *testing.T) {
 	}
 	root, err := parts.Root()
 	require.NoError(t, err)
-	install := exec.Command("bash", filepath.Join(root, "scripts", "sdks.sh"))
+	install := exec.Command("bash", filepath.Join(root, "scripts", "foreign.sh"), filepath.Join(root, "pkg", "provider", "testdata", "sdks"))
 	install.Stderr = os.Stderr
 	dir, err := install.Output()
 	require.NoError(t, err)

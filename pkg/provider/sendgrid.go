@@ -69,7 +69,7 @@ func derSignature(text string) ([]byte, bool) {
 	if len(text) > 96 {
 		return nil, false
 	}
-	b, err := strictBase64.DecodeString(text)
+	b, err := decodeStrict(strictBase64, text)
 	return b, err == nil
 }
 

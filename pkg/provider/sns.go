@@ -177,7 +177,7 @@ func (s *snsScheme) verify(ctx context.Context, r *Request) (proof, error) {
 	if signature == "" || certURL == "" {
 		return proof{}, errUnsigned
 	}
-	sent, err := strictBase64.DecodeString(signature)
+	sent, err := decodeStrict(strictBase64, signature)
 	texts := snsTexts(v[snsType].str())
 	if err != nil || texts == nil || len(sent) > 1024 {
 		return proof{}, errMalformed

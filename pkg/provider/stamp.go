@@ -69,10 +69,19 @@ func anyStamp(text string) (time.Time, bool) {
 
 func rfc3339(text string) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil || t.Year() < 1 || t.Year() > 9999 {
+	if err != nil {
 		return time.Time{}, false
 	}
-	return t.UTC(), true
+	return inUTC(t)
+}
+
+// inUTC wants the years that RFC 3339 has: a zone can move the first or the last of them out of it.
+func inUTC(t time.Time) (time.Time, bool) {
+	t = t.UTC()
+	if t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 func digits(text string) (int64, bool) {

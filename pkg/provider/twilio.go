@@ -176,7 +176,7 @@ func (s *twilioScheme) identify(r *Request) (Identity, error) {
 	status := p.first("MessageStatus", "SmsStatus")
 	id := Identity{ID: get(r.Header, twilioToken), Type: p.first("EventType", "MessageStatus", "SmsStatus", "CallStatus")}
 	if at, err := time.Parse(time.RFC1123Z, p.only("Timestamp")); err == nil {
-		id.Time = at.UTC()
+		id.Time, _ = inUTC(at)
 	}
 	if id.ID != "" {
 		return id, nil

@@ -74,7 +74,8 @@ func Main(name string, args []string, stderr io.Writer, f func(ctx context.Conte
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
 	var wrong config.Errors
-	if errors.Is(err, ErrUsage) || errors.As(err, &wrong) {
+	var one config.Error
+	if errors.Is(err, ErrUsage) || errors.As(err, &wrong) || errors.As(err, &one) {
 		return ExitUsage
 	}
 	return ExitFailed

@@ -30,6 +30,7 @@ const (
 	Truncate   Fault = "cut the connection within the answer"
 	Corrupt    Fault = "damage the answer's body"
 	Unasked    Fault = "answer 200 for 412" // as a store that ignores If-None-Match
+	Unheard    Fault = "cut the connection instead of answering 412"
 )
 
 const slowness = 300 * time.Millisecond
@@ -134,6 +135,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fault == Late:
 		p.made(fault)
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case fault == Unheard && status == http.StatusPreconditionFailed:
+		p.made(fault)
 		panic(http.ErrAbortHandler)
 	case fault == Unasked && status == http.StatusPreconditionFailed:
 		p.made(fault)

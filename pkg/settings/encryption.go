@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -34,14 +33,14 @@ func (f *File) checkEncryption(need []Section) (errs config.Errors) {
 		return nil
 	}
 	const path = "archive.encryption."
-	keys, err := url.Parse(e.KeysURL)
-	archive, errArchive := url.Parse(f.Archive.URL)
+	keys, err := ParsePlace(e.KeysURL)
+	archive, errArchive := ParsePlace(f.Archive.URL)
 	switch {
 	case e.KeysURL == "":
-	case err != nil || keys.Scheme != "file" && keys.Scheme != "s3":
-		errs = append(errs, f.Errorf(path+"keys_url", "expected file:///path or s3://bucket, found %q", e.KeysURL))
-	case errArchive == nil && keys.Scheme == archive.Scheme && keys.Host == archive.Host &&
-		keys.Query().Get("endpoint") == archive.Query().Get("endpoint") && (within(keys.Path, archive.Path) || within(archive.Path, keys.Path)):
+	case err != nil:
+		errs = append(errs, f.Errorf(path+"keys_url", "%v", err))
+	case errArchive == nil && keys.Bucket == archive.Bucket && strings.EqualFold(keys.Endpoint, archive.Endpoint) &&
+		(within(keys.path(), archive.path()) || within(archive.path(), keys.path())):
 		errs = append(errs, f.Errorf(path+"keys_url", "expected a place apart from archive.url: what is erased must not be in copies of the archive"))
 	}
 	secrets := map[string]config.Secret{path + "master_key": e.MasterKey}

@@ -121,7 +121,7 @@ func parse(path string, data []byte, need []Section, open bool) (*File, config.E
 
 // place remembers where the settings come from, and makes the paths absolute that are used far from f.
 func (f *File) place(path string, ix *config.Index) (err error) {
-	f.Index = ix
+	f.Index, f.Archive.Index = ix, ix
 	if f.Path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("folder of %s: %w", path, err)
 	}
@@ -132,6 +132,13 @@ func (f *File) place(path string, ix *config.Index) (err error) {
 		}
 	}
 	f.Postgres.PasswordFile = f.Abs(f.Postgres.PasswordFile)
+	places := []*string{&f.Archive.URL, &f.Archive.CheckpointCopy}
+	if f.Archive.Encryption != nil {
+		places = append(places, &f.Archive.Encryption.KeysURL)
+	}
+	for _, place := range places {
+		*place = f.absPlace(*place)
+	}
 	if s := f.Kafka.SASL; s != nil && s.OAuth != nil {
 		s.OAuth.TokenFile, s.OAuth.CAFile = f.Abs(s.OAuth.TokenFile), f.Abs(s.OAuth.CAFile)
 	}
@@ -180,6 +187,7 @@ func (f *File) check(need []Section, known config.Errors, open bool) (errs confi
 		}
 	}
 	errs = append(errs, f.checkAddresses(need)...)
+	errs = append(errs, f.checkArchive(need)...)
 	errs = append(errs, f.checkEncryption(need)...)
 	errs = append(errs, f.checkDedup(need)...)
 	errs = append(errs, f.checkConsole(need)...)
@@ -214,6 +222,9 @@ func told(known config.Errors, e config.Error) bool {
 	})
 }
 
+// SameAddress says whether two listeners would want one address; port 0 is another one for each.
+func SameAddress(a, b string) bool { return a == b && !strings.HasSuffix(a, ":0") }
+
 // checkAddresses looks at what is dialled or listened on, in the sections whose variables are resolved.
 func (f *File) checkAddresses(need []Section) (errs config.Errors) {
 	add := func(path, format string, args ...any) { errs = append(errs, f.Errorf(path, format, args...)) }
@@ -231,17 +242,12 @@ func (f *File) checkAddresses(need []Section) (errs config.Errors) {
 	}
 	address(NeedIngress, "ingress.listen", f.Ingress.Listen, 0)
 	address(NeedIngress, "ingress.ops_listen", f.Ingress.OpsListen, 0)
+	if l := f.Ingress.Listen; slices.Contains(need, NeedIngress) && SameAddress(l, f.Ingress.OpsListen) {
+		add("ingress.ops_listen", "expected another address than ingress.listen, %q", l)
+	}
 	address(NeedProcessor, "processor.ops_listen", f.Processor.OpsListen, 0)
 	address(NeedArchiver, "archiver.ops_listen", f.Archiver.OpsListen, 0)
 	address(NeedConsole, "console.listen", f.Console.Listen, 0)
-	for _, place := range []struct{ path, url string }{{"archive.url", f.Archive.URL}, {"archive.checkpoint_copy", f.Archive.CheckpointCopy}} {
-		if u, err := url.Parse(place.url); slices.Contains(need, NeedArchive) && place.url != "" && (err != nil || u.Scheme != "file" && u.Scheme != "s3") {
-			add(place.path, "expected file:///path or s3://bucket, found %q", place.url)
-		}
-	}
-	if slices.Contains(need, NeedArchive) && f.Archive.CheckpointCopy != "" && f.Archive.CheckpointCopy == f.Archive.URL {
-		add("archive.checkpoint_copy", "expected another place than archive.url")
-	}
 	for path, text := range map[string]string{"postgres.url": f.Postgres.URL.Reveal(), "postgres.migrate_url": f.Postgres.MigrateURL.Reveal()} {
 		if !slices.Contains(need, NeedPostgres) || text == "" || !strings.Contains(text, "://") {
 			continue // key=value settings are checked when they are used

@@ -2,11 +2,13 @@
 // place of every value, so that whoever finds a value wrong can say where it stands. It never opens a connection.
 package settings
 
-//go:generate go test . -run TestGeneratedFiles -update
+//go:generate go test . -run TestGeneratedFiles|TestChartSchema -update
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/catchment-dev/catchment/pkg/config"
@@ -102,16 +104,27 @@ type Postgres struct {
 
 // Archive says where segments go.
 type Archive struct {
-	URL           string        `yaml:"url" required:"true" doc:"file:///path or s3://bucket/prefix?region=…&endpoint=…"`
+	URL           string        `yaml:"url" required:"true" doc:"file:///path, file:path (it starts at the folder of catchment.yaml) or s3://bucket/prefix?region=…&endpoint=…"`
 	CheckpointKey config.Secret `yaml:"checkpoint_key" doc:"Ed25519 signer key in the form of a C2SP signed note, or file:PATH; empty: checkpoints are not signed"`
 
 	CheckpointCopy string      `yaml:"checkpoint_copy" doc:"a second place for checkpoints, as a URL like archive.url, where whoever can write to the archive cannot: it shows when the archive's end was cut off; nothing is archived while it is away"`
 	Encryption     *Encryption `yaml:"encryption" doc:"encrypt bodies and headers, so that they can be erased; without it they are plain"`
+
+	Index *config.Index `yaml:"-"` // where each value stands; nil: in no file
+}
+
+// Errorf makes an error about the value at a key such as url, with its file, line and column. It is config.Errors.
+func (a Archive) Errorf(key, format string, args ...any) error {
+	ix := a.Index
+	if ix == nil {
+		ix = config.NewIndex("catchment.yaml")
+	}
+	return config.Errors{ix.Errorf("archive."+key, format, args...)}
 }
 
 // Encryption says where the keys of the archive lie: one for each source and day.
 type Encryption struct {
-	KeysURL       string          `yaml:"keys_url" required:"true" doc:"where the keys lie, apart from the archive and without versioning: file:///path or s3://bucket/prefix?region=…&endpoint=…"`
+	KeysURL       string          `yaml:"keys_url" required:"true" doc:"where the keys lie, apart from the archive and without versioning: file:///path, file:path (it starts at the folder of catchment.yaml) or s3://bucket/prefix?region=…&endpoint=…"`
 	MasterKey     config.Secret   `yaml:"master_key" required:"true" doc:"256 bits in base64 or hex, or file:PATH: new keys are wrapped under it"`
 	OldMasterKeys []config.Secret `yaml:"old_master_keys" doc:"earlier master keys: what they wrap can still be read"`
 }
@@ -203,10 +216,14 @@ type Archiver struct {
 // ResultsGroup is the consumer group that archives results.
 func (a *Archiver) ResultsGroup() string { return a.Group + "-results" }
 
-// Telemetry configures logs.
+// Telemetry configures logs and traces.
 type Telemetry struct {
 	LogLevel  string `yaml:"log_level" default:"info" enum:"debug,info,warn,error" doc:"least level that is logged"`
 	LogFormat string `yaml:"log_format" default:"json" enum:"json,text" doc:"form of the log"`
+
+	Traces        string `yaml:"traces" default:"off" enum:"off,otlp" doc:"otlp: spans go to an OpenTelemetry collector, by OTLP over HTTP; OTEL_TRACES_EXPORTER=otlp in the environment does the same, and the other OTEL_ variables count too"`
+	TraceEndpoint string `yaml:"trace_endpoint" doc:"URL of the collector, such as http://collector:4318/v1/traces; empty: what OTEL_EXPORTER_OTLP_ENDPOINT says, or this machine"`
+	TraceOneIn    int    `yaml:"trace_one_in" default:"100" min:"1" doc:"one request of so many is traced, from the ingress to the archive; OTEL_TRACES_SAMPLER in the environment counts before it"`
 }
 
 // Console configures the web console. It is off unless it knows how to tell who somebody is.
@@ -302,4 +319,16 @@ type Retry struct {
 	MaxAttempts int           `yaml:"max_attempts" default:"10" min:"1" doc:"attempts before the event is a dead letter"`
 	Initial     time.Duration `yaml:"initial" default:"1s" doc:"first delay; it doubles, with jitter"`
 	Max         time.Duration `yaml:"max" default:"1h" doc:"longest delay"`
+}
+
+// OperationOn says which events an operation is for. The error names the operations that there are.
+func (f *File) OperationOn(name string) (On, error) {
+	var names []string
+	for _, op := range f.Operations {
+		if op.Name == name {
+			return op.On, nil
+		}
+		names = append(names, op.Name)
+	}
+	return On{}, fmt.Errorf("there is no operation %q in the configuration: expected one of %s", name, strings.Join(names, ", "))
 }

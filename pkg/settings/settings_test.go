@@ -134,9 +134,15 @@ ingress: {listen: "127.0.0.1", ops_listen: "127.0.0.1:http"}
 	require.EqualError(t, err, `catchment.yaml:2:19: kafka.brokers[0]: expected host:port, found "a"
 catchment.yaml:2:22: kafka.brokers[1]: expected host:port, found "b:0"
 catchment.yaml:3:17: postgres.url: expected a URL such as postgres://user:password@host:5432/database; a % in a password is written %25
-catchment.yaml:4:16: archive.url: expected file:///path or s3://bucket, found "ftp://x"
+catchment.yaml:4:16: archive.url: expected file:// or s3://, found "ftp"
 catchment.yaml:5:19: ingress.listen: expected host:port, found "127.0.0.1"
 catchment.yaml:5:44: ingress.ops_listen: expected host:port, found "127.0.0.1:http"`)
+	_, err = Parse("catchment.yaml", []byte(`ingress: {listen: ":8080", ops_listen: ":8080"}`), NeedIngress)
+	require.EqualError(t, err, `catchment.yaml:1:40: ingress.ops_listen: expected another address than ingress.listen, ":8080"`)
+	_, err = Parse("catchment.yaml", []byte(`ingress: {listen: "127.0.0.1:9090"}`), NeedIngress)
+	require.EqualError(t, err, `catchment.yaml:1:10: ingress.ops_listen: expected another address than ingress.listen, "127.0.0.1:9090"`)
+	_, err = Parse("catchment.yaml", []byte(`ingress: {listen: "127.0.0.1:0", ops_listen: "127.0.0.1:0"}`), NeedIngress)
+	require.NoError(t, err)
 }
 
 func TestEncryption(t *testing.T) {
@@ -147,7 +153,7 @@ func TestEncryption(t *testing.T) {
 		`{keys_url: "s3://log/keys?region=x", master_key: "` + hexKey + `"}`:                                     "",
 		`{keys_url: "s3://log?region=x", master_key: "` + hexKey + `"}`:                                          "archive.encryption.keys_url: expected a place apart from archive.url",
 		`{keys_url: "s3://log/raw/keys/?region=x", master_key: "` + hexKey + `"}`:                                "archive.encryption.keys_url: expected a place apart from archive.url",
-		`{keys_url: "http://keys", master_key: "` + hexKey + `"}`:                                                "archive.encryption.keys_url: expected file:///path or s3://bucket",
+		`{keys_url: "http://keys", master_key: "` + hexKey + `"}`:                                                "archive.encryption.keys_url: expected file:// or s3://, found \"http\"",
 		`{keys_url: "s3://keys", master_key: canary}`:                                                            "archive.encryption.master_key: expected 256 bits in base64 or hex",
 		`{keys_url: "s3://keys", master_key: "` + hexKey + `", old_master_keys: [canary]}`:                       "archive.encryption.old_master_keys[0]: expected 256 bits",
 		`{keys_url: "s3://keys"}`:                         "archive.encryption.master_key",
@@ -254,9 +260,26 @@ func TestPathsStartAtTheFile(t *testing.T) {
 	const text = `
 kafka: {brokers: ["k:9092"], tls: {ca_file: ca.pem, cert_file: /etc/tls/cert.pem, key_file: tls/key.pem}}
 ingress: {dedup: {store: redis, url: "rediss://h:6379/0", tls: {ca_file: redis.pem}}}
+archive:
+  url: "file:data/an%20archive"
+  checkpoint_copy: file:///mnt/copy
+  encryption: {keys_url: "file:../keys", master_key: "0000000000000000000000000000000000000000000000000000000000000000"}
 `
-	f, err := Parse(filepath.Join(dir, "catchment.yaml"), []byte(text), NeedKafka, NeedIngress)
+	f, err := Parse(filepath.Join(dir, "catchment.yaml"), []byte(text), NeedKafka, NeedIngress, NeedArchive)
 	require.NoError(t, err)
 	require.Equal(t, &TLS{CAFile: filepath.Join(dir, "ca.pem"), CertFile: "/etc/tls/cert.pem", KeyFile: filepath.Join(dir, "tls", "key.pem")}, f.Kafka.TLS)
 	require.Equal(t, &TLS{CAFile: filepath.Join(dir, "redis.pem")}, f.Ingress.Dedup.TLS)
+	for text, want := range map[string]string{
+		f.Archive.URL:                filepath.Join(dir, "data", "an archive"),
+		f.Archive.CheckpointCopy:     "/mnt/copy",
+		f.Archive.Encryption.KeysURL: filepath.Join(filepath.Dir(dir), "keys"),
+	} {
+		p, err := ParsePlace(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, p.Folder)
+	}
+	for _, wrong := range []string{"file:", "file:a?region=x", "file:a#b", "file:a#", "file:%zz", "file://data/archive"} {
+		_, err := Parse("catchment.yaml", []byte(`archive: {url: "`+wrong+`"}`), NeedArchive)
+		require.ErrorContains(t, err, "catchment.yaml:1:16: archive.url: ", wrong)
+	}
 }

@@ -133,8 +133,13 @@ func Pages(services ...run.Service) map[string]http.Handler {
 
 // Serve runs a service of its own process: its operations listener first, so that health can be asked while it
 // starts, and last to stop.
-func Serve(ctx context.Context, cfg *settings.File, s run.Service, reg *prometheus.Registry, opsListen, key string) error {
+func Serve(ctx context.Context, cfg *settings.File, log *slog.Logger, s run.Service, reg *prometheus.Registry, opsListen, key string) error {
 	Watch(reg, cfg, s)
+	flush, err := Tracing(cfg, "catchment-"+strings.TrimPrefix(s.Name(), "catchment-"), log, s) //nolint:contextcheck // spans are sent also after ctx has ended
+	if err != nil {
+		return err
+	}
+	defer flush()
 	ops, err := NewOps(opsListen, key, Handler(reg, s.Ready, Pages(s)))
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -26,8 +27,17 @@ func Watch(reg prometheus.Registerer, cfg *settings.File, services ...run.Servic
 			return 1
 		}))
 	}
-	reg.MustRegister(&certificates{files: certificateFiles(cfg), ends: prometheus.NewDesc("catchment_certificate_not_after_timestamp_seconds",
-		"When the first certificate of a chain, or the last one of a bundle of authorities, ends to count, in Unix time, by the key that names the file; 0: it cannot be read.", []string{"key"}, nil)})
+	ends := map[string]func() (time.Time, error){}
+	for key, file := range certificateFiles(cfg) {
+		ends[key] = func() (time.Time, error) { return endOf(file, strings.HasSuffix(key, ".ca_file")), nil }
+	}
+	for _, s := range services {
+		if c, ok := s.(certified); ok {
+			maps.Copy(ends, c.Certificates())
+		}
+	}
+	reg.MustRegister(&certificates{ends: ends, desc: prometheus.NewDesc("catchment_certificate_not_after_timestamp_seconds",
+		"When the first certificate of a chain, or the last one of a bundle of authorities, ends to count, in Unix time, by the key that names it; 0: it cannot be read.", []string{"key"}, nil)})
 }
 
 // certificateFiles are the files of the configuration that hold certificates, by their keys.
@@ -50,23 +60,28 @@ func certificateFiles(cfg *settings.File) map[string]string {
 	return files
 }
 
-// certificates reads the files whenever metrics are asked for: they are renewed while we run.
+// certified is a service that knows better than a file which certificate it shows, by the key that names it.
+type certified interface {
+	Certificates() map[string]func() (time.Time, error)
+}
+
+// certificates looks whenever metrics are asked for: they are renewed while we run.
 type certificates struct {
-	files map[string]string
-	ends  *prometheus.Desc
+	ends map[string]func() (time.Time, error)
+	desc *prometheus.Desc
 }
 
 // Describe names the metric.
-func (c *certificates) Describe(ch chan<- *prometheus.Desc) { ch <- c.ends }
+func (c *certificates) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
 
-// Collect reads the files.
+// Collect sends them all.
 func (c *certificates) Collect(ch chan<- prometheus.Metric) {
-	for key, file := range c.files {
+	for key, ends := range c.ends {
 		end := 0.0
-		if t := endOf(file, strings.HasSuffix(key, ".ca_file")); !t.IsZero() {
+		if t, err := ends(); err == nil && !t.IsZero() {
 			end = float64(t.Unix())
 		}
-		ch <- prometheus.MustNewConstMetric(c.ends, prometheus.GaugeValue, end, key)
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, end, key)
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 	statementName = "one statement"
 	lz4Name       = "one statement, LZ4"
 	perEventName  = "one event a transaction"
+	oneByOneName  = "one statement an event"
 	bentoName     = "bento"
 )
 
@@ -60,8 +61,11 @@ func (b *bench) contestants() []contestant {
 			}
 			return b.statement(ctx, url, lz4Name, len(b.deliveries), 1000, partitions)
 		}},
+		{oneByOneName, func(ctx context.Context, _ *pgx.Conn, url string) (*row, error) {
+			return b.statement(ctx, url, oneByOneName, min(b.o.few, len(b.deliveries)), 1, 8)
+		}},
 		{perEventName, func(ctx context.Context, _ *pgx.Conn, url string) (*row, error) {
-			return b.statement(ctx, url, perEventName, min(b.o.few, len(b.deliveries)), 1, 8)
+			return b.byHand(ctx, url)
 		}},
 	}
 	if b.o.bento != "" {
@@ -193,7 +197,7 @@ func (b *bench) program(ctx context.Context, name string, env []string, done fun
 	return m.end(name, to-from)
 }
 
-// statement writes the events in batches by the one statement, each batch a transaction, without Kafka.
+// statement writes the events in batches, each batch a transaction, without Kafka.
 func (b *bench) statement(ctx context.Context, url, name string, events, batch, connections int) (*row, error) {
 	inputs := make([][]any, 0, events/batch)
 	for i := 0; i < events; i += batch {
@@ -205,7 +209,7 @@ func (b *bench) statement(ctx context.Context, url, name string, events, batch, 
 		errs := make([]error, connections)
 		var wg sync.WaitGroup
 		for c := range connections {
-			wg.Go(func() { errs[c] = b.write(ctx, url, inputs, &next, int64(to)) })
+			wg.Go(func() { errs[c] = drain(ctx, url, inputs, &next, int64(to)) })
 		}
 		wg.Wait()
 		for _, err := range errs {
@@ -229,7 +233,8 @@ func (b *bench) statement(ctx context.Context, url, name string, events, batch, 
 	return m.end(name, events-warm*batch)
 }
 
-func (b *bench) write(ctx context.Context, url string, inputs [][]any, next *atomic.Int64, to int64) error {
+// drain takes inputs up to one, in turn with others, and writes each.
+func drain(ctx context.Context, url string, inputs [][]any, next *atomic.Int64, to int64) error {
 	db, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	fs.StringVar(&o.postgres, "postgres", os.Getenv("CATCHMENT_TEST_DATABASE_URL"), "a Postgres of this machine that nobody else uses, whose user may create databases")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contestant meets the events")
 	fs.IntVar(&o.events, "events", 24000, "events of a round; the first quarter warms up and is not measured")
-	fs.IntVar(&o.few, "few", 4000, "events for the contestant with one transaction an event")
+	fs.IntVar(&o.few, "few", 4000, "events for the contestants with one transaction an event")
 	fs.StringVar(&o.only, "only", "", "contestants, by commas; empty: all")
 	if err := fs.Parse(args); err != nil {
 		return err

@@ -52,7 +52,7 @@ func markdown(rows []row, rounds, events int) string {
 		rule += " ---: |"
 	}
 	b.WriteString(rule + "\n")
-	for _, who := range []string{catchmentName, publishedName, statementName, lz4Name, bentoName, perEventName} {
+	for _, who := range []string{catchmentName, publishedName, statementName, lz4Name, bentoName, oneByOneName, perEventName} {
 		if m, _, _ := spread(rows, who, (*row).perSecond); m == 0 {
 			continue
 		}
@@ -76,7 +76,7 @@ func ratios(rows []row) map[string]float64 {
 		"rate_vs_statement": {statementName, (*row).perSecond}, "postgres_cpu_vs_statement": {statementName, postgresCPU},
 		"rate_vs_statement_lz4": {lz4Name, (*row).perSecond}, "postgres_cpu_vs_statement_lz4": {lz4Name, postgresCPU},
 		"processor_cpu_vs_bento": {bentoName, clientCPU}, "rate_vs_bento": {bentoName, (*row).perSecond},
-		"rate_vs_event_a_transaction": {perEventName, (*row).perSecond},
+		"rate_vs_event_a_transaction": {perEventName, (*row).perSecond}, "rate_vs_statement_an_event": {oneByOneName, (*row).perSecond},
 	} {
 		ours, _, _ := spread(rows, catchmentName, r.of)
 		theirs, _, _ := spread(rows, r.who, r.of)

@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -61,7 +62,8 @@ func NewReplay(ctx context.Context, db *pgxpool.Pool, operation, source string, 
 	}, nil
 }
 
-// Start stores a job for the processors to run, and sets its ID.
+// Start stores a job for the processors to run, and sets its ID. With a Key, it is stored once: asked for again, the job is
+// the one that is there.
 func Start(ctx context.Context, db *pgxpool.Pool, j *Job) error { return store.CreateJob(ctx, db, j) }
 
 // Cancel ends a job; what it has done stays. cancelled is false when it was over.
@@ -77,6 +79,19 @@ func Viewed(ctx context.Context, db *pgxpool.Pool, letter int64, act Act) error 
 // ViewedEvent records that somebody has looked at body and headers of an event. how is what was done: show, or download.
 func ViewedEvent(ctx context.Context, db *pgxpool.Pool, source, id, how string, act Act) error {
 	return store.Viewed(ctx, db, "events "+how, act, map[string]any{"source": source, "event_id": id})
+}
+
+// Tried records that somebody has run an operation for events and taken it back, and has seen what came of it.
+func Tried(ctx context.Context, db *pgxpool.Pool, operation string, sel Selection, force bool, events int, act Act) error {
+	return store.Record(ctx, db, "replay dry-run", act, map[string]any{"operation": operation, "selection": sel, "force": force}, int64(events))
+}
+
+// CommandAudit is what Audited records.
+const CommandAudit = "audit"
+
+// Audited records an audit that somebody has asked for; faults is how many it has found, or -1: it could not be finished.
+func Audited(ctx context.Context, db *pgxpool.Pool, since, until *time.Time, faults int64, act Act) error {
+	return store.Record(ctx, db, CommandAudit, act, map[string]any{"since": since, "until": until}, faults)
 }
 
 type (

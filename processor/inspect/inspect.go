@@ -4,6 +4,7 @@ package inspect
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -59,6 +60,14 @@ type (
 	LostLetter = store.LostLetter
 	// Tailer reads events as they are stored.
 	Tailer = store.Tailer
+	// Action is something that somebody did or looked at.
+	Action = store.Action
+	// Span is what was received in a part of a time, and how fast it was stored.
+	Span = store.Span
+	// SourceState is what the last events of a source say.
+	SourceState = store.SourceState
+	// SecretUse says how much one secret has verified of a source's last events.
+	SecretUse = store.SecretUse
 )
 
 // What is asked for and not there. ErrNoSchema is that the database has no tables of Catchment yet.
@@ -147,9 +156,10 @@ func DeadLetterRecord(ctx context.Context, db *pgxpool.Pool, id int64) (*WholeDe
 	return store.OneLetter(ctx, db, id)
 }
 
-// Jobs lists redrives and replays, the newest first; open: only those that are not over.
-func Jobs(ctx context.Context, db *pgxpool.Pool, open bool, limit int) ([]Job, error) {
-	return store.Jobs(ctx, db, open, limit)
+// Jobs lists redrives and replays, the newest first; open: only those that are not over. before is the ID of the last one of
+// the page before, or 0.
+func Jobs(ctx context.Context, db *pgxpool.Pool, open bool, before int64, limit int) ([]Job, error) {
+	return store.Jobs(ctx, db, open, before, limit)
 }
 
 // OneJob returns a job. The error wraps ErrNoJob when it is not there.
@@ -170,6 +180,27 @@ func Operations(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error)
 // OpenSnapshot begins to read one moment of the database. Close it after use.
 func OpenSnapshot(ctx context.Context, db *pgxpool.Pool) (*Snapshot, error) {
 	return store.OpenSnapshot(ctx, db)
+}
+
+// Actions lists what people did and looked at, the newest first, with a command all of that command. before is the ID of the
+// last one of the page before, or 0.
+func Actions(ctx context.Context, db *pgxpool.Pool, command string, before int64, limit int) ([]Action, error) {
+	return store.Actions(ctx, db, command, before, limit)
+}
+
+// Volume divides the time from since to until into equal parts, and says what was received in each.
+func Volume(ctx context.Context, db *pgxpool.Pool, since, until time.Time, parts int) ([]Span, error) {
+	return store.Volume(ctx, db, since, until, parts)
+}
+
+// StateOf says what the last events of a source say. The state is of the database's now.
+func StateOf(ctx context.Context, db *pgxpool.Pool, source string) (*SourceState, error) {
+	return store.StateOf(ctx, db, source)
+}
+
+// ConflictBodies returns the bodies that came under an event's ID and were not the first, in the order of Detail.Conflicts.
+func ConflictBodies(ctx context.Context, db *pgxpool.Pool, source, id string) ([][]byte, error) {
+	return store.ConflictBodies(ctx, db, source, id)
 }
 
 // Unreachable says whether an error means that the database cannot be asked now.

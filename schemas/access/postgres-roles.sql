@@ -11,12 +11,16 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', r);
         END IF;
     END LOOP;
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        EXECUTE format('GRANT catchment_owner TO %I', current_user); -- who may not act as the owner could give away nothing of its
+    END IF;
 END $$;
 
 -- catchment_owner migrates (postgres.migrate_url, `catchment migrate`). It owns the schema, and nothing else of the database.
 CREATE SCHEMA IF NOT EXISTS catchment AUTHORIZATION catchment_owner;
 
--- Functions that change the schema within bounds are for the processor alone; Postgres lets everybody call new functions.
+-- Functions that change the schema within bounds are for the processor alone. Postgres lets everybody call new functions;
+-- the migrations take that back for theirs.
 ALTER DEFAULT PRIVILEGES FOR ROLE catchment_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE catchment_owner IN SCHEMA catchment GRANT EXECUTE ON FUNCTIONS TO catchment_processor;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment FROM PUBLIC;

@@ -21,11 +21,12 @@ func main() {
 		}
 		run.LimitMemory(besides+int64(cfg.Archiver.BufferBytes), garbage)
 		reg := telemetry.Registry()
-		s, err := archiver.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
+		log := telemetry.Logger(cfg.Telemetry, os.Stderr)
+		s, err := archiver.New(cfg, log, reg)
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
-		return telemetry.Serve(ctx, cfg, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
+		return telemetry.Serve(ctx, cfg, log, s, reg, cfg.Archiver.OpsListen, "archiver.ops_listen")
 	}, func(path string) (string, error) { return settings.OpsListen(path, settings.NeedArchiver) }))
 }
 

@@ -26,6 +26,9 @@ import (
 // are the store's and pass.
 var ErrConflict = errors.New("the archive and Kafka disagree")
 
+// errUnsigned keeps who has no key from a signed chain: an unsigned checkpoint in it looks as if a forger had written it, for ever.
+var errUnsigned = errors.New("it is signed, and no archive.checkpoint_key is configured here: the chain goes on where there is one")
+
 // Chain is the chain of one partition. Calls must not overlap.
 type Chain struct {
 	Store     objstore.Store
@@ -101,6 +104,9 @@ func (c *Chain) tipAt(key string, object []byte) (Tip, checkpoint.Link, error) {
 	l, err := checkpoint.ParseLink(object)
 	if err == nil {
 		err = c.Key.Check(object)
+	}
+	if err == nil && c.Key == nil && checkpoint.IsSigned(object) {
+		err = errUnsigned
 	}
 	var tip Tip
 	var p layout.Partition

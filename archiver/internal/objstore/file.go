@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,17 +25,6 @@ const staleAfter = 10 * time.Minute
 
 // fileStore keeps objects as files in a folder. Processes on one machine can share it.
 type fileStore struct{ root string }
-
-func openFile(u *url.URL) (Forgetful, error) {
-	if u.Host != "" && u.Host != "localhost" {
-		return nil, fmt.Errorf("expected file:///absolute/folder, found host %q", u.Host)
-	}
-	if !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Opaque != "" {
-		return nil, errors.New("expected file:///absolute/folder")
-	}
-	s := &fileStore{filepath.Clean(u.Path)}
-	return s, nil
-}
 
 // Make makes the folder. One that is there already is left as it is.
 func (s *fileStore) Make(context.Context) (made bool, err error) {
@@ -203,32 +191,34 @@ func (s *fileStore) open(ctx context.Context, key string) (*os.File, error) {
 	return f, err
 }
 
-// List walks the deepest folder that holds all keys with the prefix. Byte order of keys is not the order in which
-// folders are walked, so that all names are needed before the first is yielded.
+// List walks the deepest folder that holds all keys with the prefix, which may be a link. Byte order of keys is not the order in
+// which folders are walked, so that all names are needed before the first is yielded. A link below it is yielded as an object: it is
+// one to readers.
 func (s *fileStore) List(ctx context.Context, prefix, after string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		var keys []string
 		folder := filepath.Join(s.root, filepath.FromSlash(prefix[:strings.LastIndexByte(prefix, '/')+1]))
-		err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return err
-			}
-			key, err := filepath.Rel(s.root, path)
-			if err != nil {
-				return err
-			}
-			key = filepath.ToSlash(key)
-			switch {
-			case e.IsDir() && key == temporary:
-				return fs.SkipDir
-			case e.Type().IsRegular() && strings.HasPrefix(key, prefix) && key > after:
-				keys = append(keys, key)
-			}
-			return nil
-		})
+		within, err := filepath.EvalSymlinks(folder)
+		if err == nil {
+			err = filepath.WalkDir(within, func(path string, e fs.DirEntry, err error) error {
+				if err == nil {
+					err = ctx.Err()
+				}
+				if err != nil {
+					return err
+				}
+				key, err := s.keyOf(folder, within, path)
+				switch {
+				case err != nil:
+					return err
+				case e.IsDir() && key == temporary:
+					return fs.SkipDir
+				case !e.IsDir() && strings.HasPrefix(key, prefix) && key > after:
+					keys = append(keys, key)
+				}
+				return nil
+			})
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			yield("", err)
 			return
@@ -240,6 +230,15 @@ func (s *fileStore) List(ctx context.Context, prefix, after string) iter.Seq2[st
 			}
 		}
 	}
+}
+
+// keyOf returns the key of what was found at path within a folder of the store, which may be a link to within.
+func (s *fileStore) keyOf(folder, within, path string) (string, error) {
+	name, err := filepath.Rel(within, path)
+	if err == nil {
+		name, err = filepath.Rel(s.root, filepath.Join(folder, name))
+	}
+	return filepath.ToSlash(name), err
 }
 
 // Delete removes the file and makes that last.

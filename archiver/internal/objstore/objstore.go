@@ -8,7 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
+
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 // Store is where the archive lies. Its methods can be called concurrently. Keys are relative paths with slashes; no
@@ -53,17 +54,14 @@ func Open(ctx context.Context, rawURL string) (Store, error) { return OpenForget
 
 // OpenForgetful is Open for a store from which objects may be deleted.
 func OpenForgetful(ctx context.Context, rawURL string) (Forgetful, error) {
-	u, err := url.Parse(rawURL)
+	p, err := settings.ParsePlace(rawURL)
 	if err != nil {
-		return nil, errors.New("the URL cannot be parsed") // the error would show the URL
+		return nil, err
 	}
-	switch u.Scheme {
-	case "file":
-		return openFile(u)
-	case "s3":
-		return openS3(ctx, u)
+	if p.Folder != "" {
+		return &fileStore{p.Folder}, nil
 	}
-	return nil, fmt.Errorf("expected file:// or s3://, found %q", u.Scheme)
+	return openS3(ctx, p)
 }
 
 const (
@@ -71,7 +69,7 @@ const (
 	probeText = "The archive is safe only where an object is never replaced. Catchment proves that with this one at every start. Leave it here.\n"
 )
 
-// Probe proves that the store takes an object once and never again, and gives it back. The error wraps ErrUnsafe when
+// Probe proves that the store takes an object once and never again, gives it back and lists it. The error wraps ErrUnsafe when
 // it does not; any other error means that nothing is known yet.
 func Probe(ctx context.Context, s Store) error {
 	err := s.Create(ctx, probeKey, []byte(probeText))
@@ -92,5 +90,13 @@ func Probe(ctx context.Context, s Store) error {
 	if string(got) != probeText {
 		return fmt.Errorf("%w: %s does not hold what was written", ErrUnsafe, probeKey)
 	}
-	return nil
+	for key, err := range s.List(ctx, probeKey, "") {
+		if err != nil {
+			return fmt.Errorf("probe: %w", err)
+		}
+		if key == probeKey {
+			return nil
+		}
+	}
+	return fmt.Errorf("probe: %s is there and is not listed", probeKey)
 }

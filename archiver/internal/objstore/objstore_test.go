@@ -3,12 +3,14 @@ package objstore_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +103,47 @@ func TestProbeRefuses(t *testing.T) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, objstore.ErrUnsafe)
 	})
+}
+
+// impatient is a server that closes the connection on an upload, without reading it, as one may that has the object already. taken
+// says that it has, looks counts how often it was asked.
+func impatient(t *testing.T) (s objstore.Store, taken *atomic.Bool, looks *atomic.Int32) {
+	t.Helper()
+	taken, looks = &atomic.Bool{}, &atomic.Int32{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut:
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_ = conn.(*net.TCPConn).SetLinger(0) //nolint:forcetypeassert // of this server they all are
+				_ = conn.Close()
+			}
+		case taken.Load():
+			looks.Add(1)
+			w.Header().Set("Content-Length", "3145728")
+		default:
+			looks.Add(1)
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return open(t, "s3://b?region=x&endpoint="+url.QueryEscape(server.URL)), taken, looks
+}
+
+// A refusal is known as one though its answer is lost with the connection, each time anew.
+func TestRefusedBeforeItIsRead(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "a")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
+	s, taken, looks := impatient(t)
+	body := make([]byte, 3<<20)
+	err := s.Create(t.Context(), "a", body)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, objstore.ErrExists, "nothing is there: it is to be sent again")
+	require.NotErrorIs(t, err, objstore.ErrNotFound)
+	require.EqualValues(t, 1, looks.Load())
+	taken.Store(true)
+	require.ErrorIs(t, s.Create(t.Context(), "a", body), objstore.ErrExists)
+	require.EqualValues(t, 2, looks.Load())
 }
 
 // careless ignores that an object exists, as some S3 layers do.

@@ -11,8 +11,6 @@ import (
 	"iter"
 	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/catchment-dev/catchment/pkg/mutant"
+	"github.com/catchment-dev/catchment/pkg/settings"
 )
 
 // A request may take requestTime, and longer for large objects: at least slowestRate bytes a second must go through.
@@ -37,71 +36,39 @@ type s3Store struct {
 	bucket, prefix string
 }
 
-func openS3(ctx context.Context, u *url.URL) (Forgetful, error) {
-	region, endpoint, pathStyle, err := s3Query(u.Query())
-	if err != nil {
-		return nil, err
-	}
-	if u.Host == "" || u.User != nil {
-		return nil, errors.New("expected s3://bucket/prefix; keys come from the environment, a profile or the machine's role")
-	}
+func openS3(ctx context.Context, p settings.Place) (Forgetful, error) {
 	client := awshttp.NewBuildableClient().
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = 5 * time.Second }).
 		WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = requestTime })
 	options := []func(*config.LoadOptions) error{config.WithHTTPClient(client)}
-	if region != "" {
-		options = append(options, config.WithRegion(region))
+	if p.Region != "" {
+		options = append(options, config.WithRegion(p.Region))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
 	if cfg.Region == "" {
-		return nil, errors.New("region is missing: write s3://bucket?region=…")
+		return nil, errors.New("the bucket's region is missing: expected s3://bucket?region=…, or AWS_REGION in the environment")
 	}
-	prefix := strings.Trim(u.Path, "/")
+	prefix := p.Prefix
 	if prefix != "" {
 		prefix += "/"
 	}
 	return &s3Store{
 		client: s3.NewFromConfig(cfg, func(o *s3.Options) {
-			o.UsePathStyle = pathStyle
+			o.UsePathStyle = p.PathStyle
 			o.DisableLogOutputChecksumValidationSkipped = true // a part of an object has no checksum
-			if endpoint != "" {
-				o.BaseEndpoint = &endpoint
+			if p.Endpoint != "" {
+				o.BaseEndpoint = &p.Endpoint
 			}
 		}),
-		bucket: u.Host, prefix: prefix,
+		bucket: p.Bucket, prefix: prefix,
 	}, nil
 }
 
-// s3Query reads the URL's parameters. With an endpoint of its own, a bucket is part of the path unless said otherwise.
-func s3Query(q url.Values) (region, endpoint string, pathStyle bool, err error) {
-	for name := range q {
-		switch name {
-		case "region":
-			region = q.Get(name)
-		case "endpoint":
-			endpoint = q.Get(name)
-			if e, err := url.Parse(endpoint); err != nil || e.Scheme != "http" && e.Scheme != "https" || e.Host == "" {
-				return "", "", false, fmt.Errorf("endpoint: expected http://host:port or https://host:port, found %q", endpoint)
-			}
-		case "path_style":
-		default:
-			return "", "", false, fmt.Errorf("unknown parameter %q: region, endpoint and path_style are known", name)
-		}
-	}
-	pathStyle = endpoint != ""
-	if q.Has("path_style") {
-		if pathStyle, err = strconv.ParseBool(q.Get("path_style")); err != nil {
-			return "", "", false, fmt.Errorf("path_style: expected true or false, found %q", q.Get("path_style"))
-		}
-	}
-	return region, endpoint, pathStyle, nil
-}
-
 func (s *s3Store) Create(ctx context.Context, key string, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTime+time.Duration(len(body)/slowestRate)*time.Second)
+	within, cancel := context.WithTimeout(ctx, requestTime+time.Duration(len(body)/slowestRate)*time.Second)
 	defer cancel()
 	sum := sha256.Sum256(body)
 	put := &s3.PutObjectInput{
@@ -113,8 +80,25 @@ func (s *s3Store) Create(ctx context.Context, key string, body []byte) error {
 	if mutant.On(mutant.M10) && key != probeKey {
 		put.IfNoneMatch = nil
 	}
-	_, err := s.client.PutObject(ctx, put)
+	_, err := s.client.PutObject(within, put)
+	r, answered := errors.AsType[*awshttp.ResponseError](err) // without an answer its status is 0
+	if err != nil && (!answered || r.HTTPStatusCode() == 0) && within.Err() == nil {
+		err = s.unanswered(ctx, key, err)
+	}
 	return s.explain(key, err)
+}
+
+// unanswered looks whether the key is taken after an upload without an answer. A server may refuse a body that it has not read, and
+// close the connection: the client, which is still sending, then sees that and no 412, however often it tries. A server that
+// allows no look is as one that says nothing; of one that was not reached there is nothing to know.
+func (s *s3Store) unanswered(ctx context.Context, key string, err error) error {
+	if at, ok := errors.AsType[*net.OpError](err); ok && at.Op == "dial" {
+		return err
+	}
+	if _, none := s.Size(ctx, key); none == nil {
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	}
+	return err
 }
 
 // explain gives the answers that have a meaning here their names. 409 has none: the same bytes are sent again.
@@ -134,7 +118,32 @@ func (s *s3Store) explain(key string, err error) error {
 			}
 		}
 	}
-	return fmt.Errorf("%s: %w", key, err)
+	return fmt.Errorf("%s: %s%w", key, s.advice(err), err)
+}
+
+// advice says in front of an error of the SDK what is to be done, where that is known.
+func (s *s3Store) advice(err error) string {
+	code := ""
+	if c, ok := errors.AsType[interface {
+		error
+		ErrorCode() string
+	}](err); ok {
+		code = c.ErrorCode()
+	}
+	switch code {
+	case "NoSuchBucket":
+		return fmt.Sprintf("there is no bucket %s (`catchment archive ensure` makes it): ", s.bucket)
+	case "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken":
+		return "the server does not accept these credentials, which come from the environment, a profile or the machine's role: "
+	case "AccessDenied", "Forbidden":
+		return fmt.Sprintf("bucket %s: these credentials lack a right (schemas/access has those that are needed): ", s.bucket)
+	case "AuthorizationHeaderMalformed", "PermanentRedirect":
+		return fmt.Sprintf("bucket %s is in another region than the URL says: ", s.bucket)
+	}
+	if err != nil && strings.Contains(err.Error(), "get credentials") {
+		return "there are no credentials: expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine: "
+	}
+	return ""
 }
 
 func (s *s3Store) Read(ctx context.Context, key string, offset, length int64) ([]byte, error) {
@@ -185,7 +194,7 @@ func (s *s3Store) List(ctx context.Context, prefix, after string) iter.Seq2[stri
 		for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
 			page, err := s.page(ctx, pages)
 			if err != nil {
-				yield("", fmt.Errorf("list %s: %w", prefix, err))
+				yield("", fmt.Errorf("list %s: %s%w", prefix, s.advice(err), err))
 				return
 			}
 			for _, o := range page.Contents {
@@ -251,5 +260,5 @@ func (s *s3Store) bucketError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("bucket %s: %w", s.bucket, err)
+	return fmt.Errorf("bucket %s: %s%w", s.bucket, s.advice(err), err)
 }

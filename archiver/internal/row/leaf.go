@@ -2,6 +2,7 @@ package row
 
 import (
 	"encoding/binary"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -11,11 +12,22 @@ import (
 // isNull stands for the length of a NULL.
 const isNull = math.MaxUint64
 
-// AppendLeaf appends the row's Merkle leaf to dst: its columns in schema order, each as a length (8 bytes, big endian)
+// WriteLeaf writes the row's Merkle leaf to a hash: its columns in schema order, each as a length (8 bytes, big endian)
 // and that many bytes; NULL is the length 2^64-1 and no bytes. Numbers are 8 bytes, big endian, timestamps in
 // microseconds. A map is, per entry and sorted by name, the name, the number of its values and each value, every
-// one of them with its length in front; an attribute has one value.
-func (w *Row) AppendLeaf(dst []byte) []byte {
+// one of them with its length in front; an attribute has one value. All but the body is put together in scratch, whose
+// memory it returns for the next leaf.
+func (w *Row) WriteLeaf(to io.Writer, scratch []byte) []byte {
+	scratch = w.appendBeforeBody(scratch[:0])
+	_, _ = to.Write(scratch) // a hash takes everything
+	_, _ = to.Write(w.Body)
+	scratch = w.appendBehindBody(scratch[:0])
+	_, _ = to.Write(scratch)
+	return scratch
+}
+
+// appendBeforeBody appends what is before the body, and the body's length.
+func (w *Row) appendBeforeBody(dst []byte) []byte {
 	dst = leafTexts(dst, w.Source, w.Provider, w.EventID, w.Type)
 	dst = leafTime(dst, w.EventTime)
 	dst = leafTime(dst, w.ReceivedAt)
@@ -36,7 +48,10 @@ func (w *Row) AppendLeaf(dst []byte) []byte {
 		}
 		return m
 	})
-	dst = leafBytes(dst, w.Body)
+	return binary.BigEndian.AppendUint64(dst, uint64(len(w.Body)))
+}
+
+func (w *Row) appendBehindBody(dst []byte) []byte {
 	dst = leafBytes(dst, w.BodySHA256[:])
 	dst = leafTexts(dst, w.Method, w.Path, w.Query, w.SignedURL, w.RemoteAddr, w.SecretID, w.Verdict, w.BodyKeyID)
 	dst = leafMap(dst, func(m []byte) []byte {

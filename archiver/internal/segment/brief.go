@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -40,7 +41,8 @@ func BriefOf(w *row.Row) Brief {
 
 // settle says whether the brief is not all there is to know.
 func (b *Brief) settle() {
-	b.odd = b.odd || event.Verdict(b.Verdict).Has(event.FlagBatch) || len(b.EventID) > longestID
+	b.odd = b.odd || event.Verdict(b.Verdict).Has(event.FlagBatch) || len(b.EventID) > longestID || len(b.Source) > longestID ||
+		strings.Contains(b.EventID, "\x00") || strings.Contains(b.Source, "\x00")
 }
 
 // Briefs yields the rows in short, a row group at a time, in order of their offsets. It reads a few columns, and whole rows

@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -33,10 +32,9 @@ const bloomBits = 10
 // Builder takes rows and makes a segment. It is not safe for concurrent use.
 type Builder struct {
 	info    Info
-	out     *bytes.Buffer
+	out     *output
 	writer  *parquet.GenericWriter[any]
 	tree    tree
-	leaf    []byte
 	batch   []parquet.Row // rows that are not yet in a page: at most batchRows and about pageBytes
 	batched int64         // bytes of the batch
 	opened  time.Time     // wall clock, of the first row
@@ -49,7 +47,7 @@ type Builder struct {
 // NewBuilder returns an empty builder for rows from offset first on. More options come after the segment's own: for
 // measuring what those are worth.
 func NewBuilder(p layout.Partition, first int64, writer string, more ...parquet.WriterOption) *Builder {
-	out := &bytes.Buffer{}
+	out := &output{}
 	return &Builder{
 		info: Info{Partition: p, First: first, Last: first - 1, LeaderEpoch: -1, Writer: writer, SchemaVersion: row.SchemaVersion},
 		out:  out,
@@ -88,8 +86,7 @@ func (b *Builder) Append(w *row.Row, leaderEpoch int32, size int64) error {
 			return err
 		}
 	}
-	b.leaf = w.AppendLeaf(append(b.leaf[:0], leafPrefix))
-	b.tree.add(b.leaf)
+	b.tree.addRow(w)
 	if b.rows == 0 {
 		b.info.Day, b.opened = w.KafkaTimestamp, time.Now()
 	}
@@ -132,7 +129,7 @@ func (b *Builder) Rows() int64 { return b.rows }
 func (b *Builder) Raw() int64 { return b.raw }
 
 // Memory is about how much memory the builder holds, in bytes.
-func (b *Builder) Memory() int64 { return b.pending + int64(b.out.Cap()) }
+func (b *Builder) Memory() int64 { return b.pending + int64(b.out.size) }
 
 // Day is the broker's timestamp of the first row.
 func (b *Builder) Day() time.Time { return b.info.Day }
@@ -155,7 +152,7 @@ func (b *Builder) Finish(previous string) (*Segment, error) {
 	if err := b.writer.Close(); err != nil {
 		return nil, fmt.Errorf("encode the footer: %w", err)
 	}
-	body := b.out.Bytes()
+	body := b.out.bytes()
 	return &Segment{Info: b.info, Body: body, SHA256: sha256.Sum256(body)}, nil
 }
 

@@ -21,9 +21,19 @@ type codec struct {
 }
 
 var compression = codec{encoder: sync.OnceValues(func() (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
 		zstd.WithWindowSize(window), zstd.WithZeroFrames(true), zstd.WithEncoderCRC(false))
+	if err == nil {
+		e.EncodeAll(nil, nil) // it makes its encoders with the first thing that it encodes
+	}
+	return e, err
 })}
+
+// Prepare makes the encoders, so that no segment has to wait for them.
+func Prepare() error {
+	_, err := compression.encoder()
+	return err
+}
 
 // Encode writes to dst, from its beginning.
 func (c *codec) Encode(dst, src []byte) ([]byte, error) {

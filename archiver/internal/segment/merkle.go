@@ -1,6 +1,11 @@
 package segment
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"hash"
+
+	"github.com/catchment-dev/catchment/archiver/internal/row"
+)
 
 // Hash is a SHA-256.
 type Hash = [sha256.Size]byte
@@ -8,16 +13,29 @@ type Hash = [sha256.Size]byte
 // tree computes an RFC 6962 Merkle root from leaves that come one by one. It keeps one hash per set bit of their
 // number: the roots of the perfect subtrees, the largest first.
 type tree struct {
-	size  uint64
-	roots []Hash
+	size    uint64
+	roots   []Hash
+	digest  hash.Hash
+	scratch []byte
 }
 
 // leafPrefix begins what is hashed of a leaf, so that no leaf can be taken for a node.
-const leafPrefix = 0
+var leafPrefix = []byte{0}
 
-// add takes a leaf with leafPrefix before it.
-func (t *tree) add(prefixed []byte) {
-	h := Hash(sha256.Sum256(prefixed))
+// addRow adds the row's leaf, without a copy of its body.
+func (t *tree) addRow(w *row.Row) {
+	if t.digest == nil {
+		t.digest = sha256.New()
+	}
+	t.digest.Reset()
+	t.digest.Write(leafPrefix)
+	t.scratch = w.WriteLeaf(t.digest, t.scratch)
+	t.scratch = t.digest.Sum(t.scratch[:0])
+	t.add(Hash(t.scratch))
+}
+
+// add takes a leaf's hash.
+func (t *tree) add(h Hash) {
 	for n := t.size; n&1 == 1; n >>= 1 {
 		last := len(t.roots) - 1
 		h = nodeHash(t.roots[last], h)

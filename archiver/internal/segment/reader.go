@@ -89,7 +89,6 @@ func (f *File) Rows(from int64) iter.Seq2[*row.Row, error] {
 // Merkle root over them is the footer's. It sets the day. each, which may be nil, is called for every row.
 func (f *File) Verify(each func(*row.Row) error) error {
 	var t tree
-	var leaf []byte
 	for w, err := range f.Rows(f.First) {
 		if err != nil {
 			return err
@@ -100,8 +99,7 @@ func (f *File) Verify(each func(*row.Row) error) error {
 		if t.size == 0 {
 			f.Day = w.KafkaTimestamp
 		}
-		leaf = w.AppendLeaf(append(leaf[:0], leafPrefix))
-		t.add(leaf)
+		t.addRow(w)
 		if each != nil {
 			if err := each(w); err != nil {
 				return err

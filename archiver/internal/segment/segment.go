@@ -33,7 +33,7 @@ func (i *Info) Count() int64 { return i.Last - i.First + 1 }
 func (i *Info) Key(kind layout.Kind) string {
 	day := i.Day
 	if mutant.On(mutant.M18) {
-		day = time.Now()
+		day = mutant.Now()
 	}
 	return layout.Segment{Kind: kind, Partition: i.Partition, Day: day, First: i.First}.Key()
 }

@@ -22,11 +22,12 @@ func main() {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
 		reg := telemetry.Registry()
-		s, err := ingress.New(cfg, telemetry.Logger(cfg.Telemetry, os.Stderr), reg)
+		log := telemetry.Logger(cfg.Telemetry, os.Stderr)
+		s, err := ingress.New(cfg, log, reg)
 		if err != nil {
 			return err
 		}
-		return telemetry.Serve(ctx, cfg, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
+		return telemetry.Serve(ctx, cfg, log, s, reg, cfg.Ingress.OpsListen, "ingress.ops_listen")
 	}, func(path string) (string, error) { return settings.OpsListen(path, settings.NeedIngress) })
 	runtime.KeepAlive(ballast)
 	os.Exit(code)

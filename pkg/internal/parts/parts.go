@@ -5,7 +5,6 @@ package parts
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,16 +80,6 @@ func keep(v any) {
 	keptMu.Lock()
 	defer keptMu.Unlock()
 	kept = append(kept, v)
-}
-
-// FreePort returns a TCP port of the loopback address on which nothing listens now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // Root returns the folder of the repository.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -48,6 +50,8 @@ const (
 // ReauthTime is after how long the broker wants a client's token again.
 const ReauthTime = 3 * time.Second
 
+// The validator is named because the default one of Kafka 4.1.0 checks neither signature nor date in a broker: without a resolver
+// handed to it, which nobody does, it is the clients'. Later releases choose by the JWKS URL.
 const securedProperties = `
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{port+10},MTLS://127.0.0.1:{port+20},EXPIRED://127.0.0.1:{port+30}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{port+10},MTLS://127.0.0.1:{port+20},EXPIRED://127.0.0.1:{port+30}
@@ -60,6 +64,7 @@ listener.name.mtls.ssl.client.auth=required
 listener.name.sasl.oauthbearer.connections.max.reauth.ms=3000
 sasl.oauthbearer.jwks.endpoint.url=file://{dir}/jwks.json
 sasl.oauthbearer.expected.audience=kafka
+sasl.oauthbearer.jwt.validator.class=org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator
 `
 
 const securedListener = `
@@ -87,13 +92,14 @@ func NewSecured(t testing.TB) *Secured {
 	}
 	root, err := parts.Root()
 	require.NoError(t, err)
-	unlock, err := parts.Lock(filepath.Join(dir, "secured.lock"))
+	name := fmt.Sprintf("secured-%.8x", sha256.Sum256([]byte(securedProperties+securedListener))) // another configuration, another broker
+	unlock, err := parts.Lock(filepath.Join(dir, name+".lock"))
 	require.NoError(t, err)
 	defer unlock()
 	s := &Secured{t: t}
-	trust := filepath.Join(dir, "secured-trust")
+	trust := filepath.Join(dir, name+"-trust")
 	s.prepare(trust)
-	script := &scripted{program: filepath.Join(root, "scripts", "kafka-cluster.sh"), dir: filepath.Join(dir, "secured"), env: []string{
+	script := &scripted{program: filepath.Join(root, "scripts", "kafka-cluster.sh"), dir: filepath.Join(dir, name), env: []string{
 		"BROKERS=1", "HEAP=256m", "PROPS_FILE=" + filepath.Join(trust, "properties"),
 		"JAVA_ARGS=-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://" + filepath.Join(trust, "jwks.json"),
 	}}

@@ -119,6 +119,10 @@ func (a *apart) send() {
 		a.call(i)
 	}
 	a.begin(segment{call: -1, fatal: true})
+	if as := a.t.as; as != nil {
+		a.p.SendQueryParams(restore, [][]byte{[]byte(textArray(as.names)), []byte(textArray(as.values))}, nil, nil, nil)
+		a.now.results = append(a.now.results, nil)
+	}
 	a.own(releaseCall)
 	a.segments = append(a.segments, a.now) // the last Sync is Sync itself
 }

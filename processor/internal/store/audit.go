@@ -99,7 +99,7 @@ type Trace struct {
 	Kind       int
 	Index      int // of the event in its delivery
 	Source, ID string
-	SHA256     []byte // of a conflict's body
+	SHA256     []byte // of a body with other bytes than the event's
 }
 
 // Rows reads the rows of one query, page by page.
@@ -157,7 +157,7 @@ func (s *Snapshot) Traces(ctx context.Context, since time.Time) (*Rows[Trace], e
 	return openRows(ctx, s, func(row pgx.CollectableRow) (t Trace, err error) {
 		err = row.Scan(&t.TopicID, &t.Partition, &t.Offset, &t.Kind, &t.Index, &t.Source, &t.ID, &t.SHA256)
 		return t, err
-	}, `SELECT topic_id, partition, "offset", 1 AS kind, delivery_index, source, event_id, NULL::bytea FROM catchment.duplicates WHERE seen_at >= $1
+	}, `SELECT topic_id, partition, "offset", 1 AS kind, delivery_index, source, event_id, body_sha256 FROM catchment.duplicates WHERE seen_at >= $1
 		UNION ALL SELECT topic_id, partition, "offset", 2, delivery_index, source, event_id, body_sha256 FROM catchment.conflicts WHERE seen_at >= $1
 		UNION ALL SELECT topic_id, partition, "offset", 3, 0, coalesce(source, ''), coalesce(event_id, ''), NULL FROM catchment.dead_letters
 			WHERE operation IS NULL AND last_failed_at >= $1

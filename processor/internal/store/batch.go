@@ -75,16 +75,19 @@ type Identity struct {
 	Key
 	SHA256     []byte
 	DeliveryID string
+	FirstSeen  time.Time // of a stored one
 }
 
 // Tx is one batch's transaction.
 type Tx struct {
 	tx      pgx.Tx
 	timeout time.Duration    // current statement_timeout
+	idle    time.Duration    // how long the server waits for a statement of ours
 	marked  bool             // the savepoint before the operations is there
 	results string           // topic of the results; empty: they are not published
 	began   time.Time        // as now() has it
 	entered map[Guard]Newest // what the rows of guards hold that are new
+	as      *surroundings    // under which all runs; nil: as the session is
 }
 
 // Begin starts a transaction. statement bounds each of our own statements, idle the time in which the server hears
@@ -94,10 +97,12 @@ func (s *Store) Begin(ctx context.Context, statement, idle time.Duration) (*Tx, 
 	if err != nil {
 		return nil, &OwnError{"begin", err}
 	}
-	t := &Tx{tx: tx, timeout: statement, results: s.results}
+	t := &Tx{tx: tx, timeout: statement, idle: idle, results: s.results, as: s.as.Load()}
+	names, values := t.as.columns()
 	if err := tx.QueryRow(ctx, `SELECT now(), set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $2, true),
-		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END`,
-		millis(statement), millis(idle)).Scan(&t.began, nil, nil, nil); err != nil {
+		CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', true) END,
+		(SELECT count(set_config(n, v, true)) FROM unnest($3::text[], $4::text[]) AS s(n, v) WHERE current_setting(n) IS DISTINCT FROM v)`,
+		millis(statement), millis(idle), names, values).Scan(&t.began, nil, nil, nil, nil); err != nil {
 		t.Rollback(ctx)
 		return nil, &OwnError{"begin", err}
 	}
@@ -145,7 +150,8 @@ func (s *Store) Claim(ctx context.Context, p Partition, logStart int64, owner uu
 	t := &Tx{tx: tx}
 	defer t.Rollback(ctx)
 	var pid int32
-	if err := tx.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT pg_backend_pid(), set_config('statement_timeout', $1, true), set_config('lock_timeout', '0', true)`,
+		millis(ownTimeout)).Scan(&pid, nil, nil); err != nil { // those of the role might be shorter than patience
 		return Position{}, &OwnError{"claim", err}
 	}
 	timer := time.AfterFunc(patience, func() { s.evict(ctx, pid) })
@@ -294,20 +300,50 @@ func (t *Tx) Known(ctx context.Context, keys []Key) (map[Key]Identity, error) {
 	for i, k := range keys {
 		s[i], e[i] = k.Source, k.ID
 	}
-	rows, err := t.tx.Query(ctx, `SELECT i.source, i.event_id, i.body_sha256, i.delivery_id::text FROM catchment.identities i
+	rows, err := t.tx.Query(ctx, `SELECT i.source, i.event_id, i.body_sha256, i.delivery_id::text, i.first_seen_at FROM catchment.identities i
 		JOIN unnest($1::text[], $2::text[]) AS t(s, e) ON i.source = t.s AND i.event_id = t.e`, s, e)
 	if err != nil {
 		return nil, &OwnError{"read identities", err}
 	}
 	known := make(map[Key]Identity, len(keys))
 	var id Identity
-	if _, err = pgx.ForEachRow(rows, []any{&id.Source, &id.ID, &id.SHA256, &id.DeliveryID}, func() error {
+	if _, err = pgx.ForEachRow(rows, []any{&id.Source, &id.ID, &id.SHA256, &id.DeliveryID, &id.FirstSeen}, func() error {
 		known[id.Key] = id
 		return nil
 	}); err != nil {
 		return nil, &OwnError{"read identities", err}
 	}
 	return known, nil
+}
+
+// Alike asks for the stored body of an event if it is about as long as another one.
+type Alike struct {
+	Identity
+	Size int // bytes
+}
+
+// sizeDiffers is by how many bytes the bodies of one event differ at most that are compared.
+const sizeDiffers = 1 << 10
+
+// Bodies returns stored bodies, in the order of the questions; nil: the body is gone, or has another length. So they are not
+// much more bytes than those that they are compared with.
+func (t *Tx) Bodies(ctx context.Context, asked []Alike) ([][]byte, error) {
+	bodies := make([][]byte, len(asked))
+	if len(asked) == 0 {
+		return bodies, nil
+	}
+	b := &pgx.Batch{}
+	for i, a := range asked {
+		b.Queue(`SELECT body FROM catchment.bodies WHERE source = $1 AND event_id = $2 AND stored_at = $3 AND octet_length(body) BETWEEN $4 AND $5`,
+			a.Source, a.ID, a.FirstSeen, a.Size-sizeDiffers, a.Size+sizeDiffers).Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&bodies[i]}, func() error { return nil })
+			return err
+		})
+	}
+	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, &OwnError{"read bodies", err}
+	}
+	return bodies, nil
 }
 
 // Guard names an entity within a newest-wins scope.

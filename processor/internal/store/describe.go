@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -75,14 +76,59 @@ func (s *Store) Describe(ctx context.Context, st *Statement) error {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	if len(sd.ParamOIDs) != len(st.Params) {
-		return &StatementError{Message: fmt.Sprintf("expected %d parameters, Postgres sees %d: write them as @name, not as $1", len(st.Params), len(sd.ParamOIDs))}
+		return &StatementError{Message: fmt.Sprintf("expected %d parameters, Postgres sees %d", len(st.Params), len(sd.ParamOIDs))}
 	}
 	kinds, err := kindsOf(ctx, conn.Conn(), sd.ParamOIDs)
 	if err != nil {
 		return err
 	}
 	st.Kinds, st.oids = kinds, sd.ParamOIDs
+	if err := allowed(ctx, conn.Conn(), st); err != nil {
+		return err
+	}
 	return makeSet(ctx, conn.Conn(), st)
+}
+
+// allowed asks for a plan of the statement, which only a role gets that may run it, and which says what it changes. The
+// error is a *StatementError when the role may not, or when that is ours. All happens in one transaction, as a pooler demands.
+func allowed(ctx context.Context, conn *pgx.Conn, st *Statement) error {
+	ctx, cancel := context.WithTimeout(ctx, ownTimeout)
+	defer cancel()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("postgres: %w", err)
+	}
+	t := &Tx{tx: tx}
+	defer t.Rollback(ctx)
+	if err := spares(ctx, tx, st); err != nil {
+		return err
+	}
+	values := ""
+	if n := len(st.Params); n > 0 {
+		values = "(NULL" + strings.Repeat(", NULL", n-1) + ")"
+	}
+	var plan []byte
+	err = t.Nested(ctx, func() error {
+		for _, sql := range []string{`SET LOCAL plan_cache_mode = force_generic_plan`, `PREPARE catchment_access AS ` + st.SQL} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return tx.QueryRow(ctx, `EXPLAIN (VERBOSE, COSTS off, FORMAT JSON) EXECUTE catchment_access`+values, pgx.QueryExecModeSimpleProtocol).Scan(&plan)
+	})
+	_, e := tx.Exec(ctx, `DEALLOCATE catchment_access`) // it outlives the transaction
+	var pe *pgconn.PgError
+	switch {
+	case err == nil && e == nil:
+		return changed(plan)
+	case err == nil && e != nil:
+		return fmt.Errorf("postgres: %w", e)
+	case IsDenied(err) && errors.As(err, &pe):
+		return &StatementError{Message: Message(pe) + ": the role of postgres.url needs a GRANT for what the statement does"}
+	case isPg(err) && Classify(err) != Transient:
+		return nil // it is allowed, or has no plan
+	}
+	return fmt.Errorf("postgres: %w", err)
 }
 
 func refused(st *Statement, pe *pgconn.PgError) *StatementError {

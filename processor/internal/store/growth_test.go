@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func newBase(t *testing.T) *base {
 	})
 	b.exec(`GRANT USAGE ON SCHEMA catchment TO ` + role)
 	b.exec(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA catchment TO ` + role)
+	b.exec(`GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment TO ` + role)
 	u, err := url.Parse(b.url)
 	require.NoError(t, err)
 	u.User = url.UserPassword(role, "x")
@@ -136,6 +138,38 @@ func TestPartitionsUnderTheRuntimeRole(t *testing.T) {
 	_, err = b.store.DropPartition(t.Context(), 72*time.Hour)
 	require.ErrorAs(t, err, &pe)
 	require.Equal(t, "42501", pe.Code)
+}
+
+// Nobody calls the functions by being there: neither with the right to call them alone, nor with that on the table alone.
+// Who worked before the migration that took the right from everybody still works after it.
+func TestWhoMayChangePartitions(t *testing.T) {
+	b := newBase(t)
+	migration, err := os.ReadFile("migrations/00005_functions.sql")
+	require.NoError(t, err)
+	functions := map[string]string{"INSERT": "make_partitions(integer)", "DELETE": "drop_partition(timestamptz)"}
+	may := func(f string) bool {
+		return b.count(`SELECT has_function_privilege($1, 'catchment.' || $2, 'EXECUTE')::int`, b.role(), f) == 1
+	}
+	for _, f := range functions {
+		require.True(t, may(f), f)
+		require.Equal(t, 0, b.count(`SELECT count(*) FROM aclexplode((SELECT proacl FROM pg_proc WHERE oid = ('catchment.' || $1)::regprocedure)) WHERE grantee = 0`, f), f)
+	}
+	b.exec(`REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment FROM ` + b.role())
+	var pe *pgconn.PgError
+	_, err = b.store.MakePartitions(t.Context())
+	require.ErrorAs(t, err, &pe)
+	require.Equal(t, "42501", pe.Code)
+	require.Contains(t, pe.Message, "make_partitions")
+	for right := range functions {
+		b.exec(`REVOKE INSERT, DELETE ON catchment.bodies FROM ` + b.role())
+		b.exec(`REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment FROM ` + b.role())
+		b.exec(`GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA catchment TO PUBLIC`)
+		b.exec(`GRANT ` + right + ` ON catchment.bodies TO ` + b.role())
+		b.exec(string(migration))
+		for r, f := range functions {
+			require.Equal(t, r == right, may(f), "%s with the right to %s", f, right)
+		}
+	}
 }
 
 func (b *base) role() string {
@@ -247,7 +281,7 @@ func TestOneDayIsOpened(t *testing.T) {
 		tx.Rollback(t.Context())
 		require.NoError(t, err)
 		require.Positive(t, opened)
-		require.Less(t, opened, 6, "a table, its three indexes")
+		require.Less(t, opened, 8, "a table, its five indexes")
 	}
 }
 

@@ -20,6 +20,9 @@ var ErrOurs = errors.New("the transaction is the processor's: a handler must not
 func (t *Tx) handle(ctx context.Context, c *Call) (Effect, error) {
 	b := &pgx.Batch{}
 	t.setTimeout(b, c.Timeout)
+	if c.Timeout >= t.idle { // the server may hear nothing from a handler for all of its time
+		b.Queue(`SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, millis(c.Timeout+cancelGrace))
+	}
 	if b.Len() > 0 {
 		if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
 			return Effect{}, &OwnError{"set timeout", err}
@@ -47,7 +50,7 @@ func (t *Tx) handle(ctx context.Context, c *Call) (Effect, error) {
 	}
 	if err == nil {
 		e.count(e.Rows)
-		return e, nil
+		return e, t.restoreNow(ctx)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || hctx.Err() != nil {
 		return Effect{}, &CallError{Err: &fault{fmt.Errorf("the handler took longer than %s: %w", c.Timeout, err), Retryable}}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -21,7 +21,7 @@ type Filter struct {
 	Status       string
 	Entity       string    // of an attempt of some operation
 	Since, Until time.Time // of received_at; Until is exclusive
-	Before       int64     // cursor of the last event of the page before this one
+	Before       int64     // cursor of the last event of the page before this one, with the same filter
 	After        int64     // of a tail: the cursor to begin behind; 0: the last event that is stored now
 	Limit        int       // 0: 100
 }
@@ -135,7 +135,7 @@ func (s *Stored) targets() []any {
 	}
 }
 
-// Events lists events, the last stored first, without headers and bodies.
+// Events lists events, the last stored first, or, with Since or Until, the last received, without headers and bodies.
 func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
 	if f.Limit <= 0 {
 		f.Limit = 100
@@ -143,82 +143,104 @@ func Events(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
 	if f.ID != "" || f.Entity != "" {
 		return named(ctx, db, f)
 	}
-	// Days are opened from the newest on, ever more of them, until there are enough events.
-	for back := 2 * day; ; back *= 8 {
-		from, all := time.Now().Add(-back), back > longAgo
-		q := query{}
-		q.where(f)
-		if f.Before > 0 {
-			q.and("b.seq < %s", f.Before)
+	o := f.order()
+	if f.Before > 0 {
+		if there, err := o.behind(ctx, db, f.Before); err != nil || !there {
+			return nil, err
 		}
-		if !all {
-			q.and("b.stored_at >= %s", from)
+	}
+	newest := time.Now()
+	if !f.Until.IsZero() && f.Until.Before(newest) {
+		newest = f.Until
+	}
+	if o.before > 0 && o.newest().Before(newest) {
+		newest = o.newest()
+	}
+	// Days are opened from the newest on, ever more of them, until there are enough events: whole ones, so that no row of a
+	// day is passed over in vain.
+	l := look{Filter: f, order: o}
+	for back := 2 * day; ; back *= 20 {
+		l.from = newest.Add(-back).Truncate(day)
+		all := back > longAgo
+		if all {
+			l.from = time.Time{}
 		}
-		found, err := q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
-		if err != nil || all || len(found) == f.Limit && !slices.ContainsFunc(found, func(s Stored) bool { return s.StoredAt.Before(from.Add(unordered)) }) {
+		found, err := l.list(ctx, db)
+		if err != nil || all || len(found) == f.Limit && !slices.ContainsFunc(found, func(s Stored) bool { return o.at(&s).Before(l.from.Add(unordered)) }) {
 			return found, err
 		}
 	}
 }
 
-// mostNamed is how many events of one entity are looked at, the newest ones.
-const mostNamed = 10_000
-
-// named lists events that an ID or an entity names. Where their bodies lie is looked up first, so that these alone are read.
-func named(ctx context.Context, db *pgxpool.Pool, f Filter) ([]Stored, error) {
-	var places []place
-	var err error
-	if f.Entity != "" {
-		places, err = ofEntity(ctx, db, f)
-	} else {
-		places, err = ofID(ctx, db, f)
-	}
-	if err != nil || len(places) == 0 {
-		return nil, err
-	}
-	q := &query{}
-	sources, ids, at := columnsOf(places)
-	q.args = []any{sources, ids, at}
-	q.conditions = []string{`(b.source, b.event_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, `b.stored_at = ANY($3)`}
-	q.where(f)
-	if f.Before > 0 {
-		q.and("b.seq < %s", f.Before)
-	}
-	return q.stored(ctx, db, fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", f.Limit))
+// order is that of a list: the last stored first, or, where a time of receipt is asked for, the last received, which an
+// index then leads to.
+type order struct {
+	received bool
+	before   int64 // the cursor of the page before; 0: this is the first
+	behindAt time.Time
+	stored   time.Time // the same event's stored_at; zero: it is not known
 }
 
-func ofID(ctx context.Context, db *pgxpool.Pool, f Filter) (places []place, err error) {
-	sources := []string{f.Source}
-	if f.Source == "" {
-		if sources, err = Sources(ctx, db, f.ID); err != nil {
-			return nil, err
-		}
-	}
-	for _, source := range sources {
-		at, err := storedAt(ctx, db, source, f.ID)
-		if errors.Is(err, ErrNoEvent) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("find event: %w", err)
-		}
-		places = append(places, place{Key{source, f.ID}, pgtype.Timestamptz{Time: at, Valid: true}})
-	}
-	return places, nil
-}
+func (f *Filter) order() *order { return &order{received: !f.Since.IsZero() || !f.Until.IsZero()} }
 
-func ofEntity(ctx context.Context, db *pgxpool.Pool, f Filter) ([]place, error) {
-	rows, err := db.Query(ctx, `SELECT DISTINCT i.source, i.event_id, i.first_seen_at FROM catchment.results r
-			JOIN catchment.identities i ON i.source = r.source AND i.event_id = r.event_id
-		WHERE r.entity = $1 AND ($2 = '' OR r.source = $2) AND ($3 = '' OR r.event_id = $3)
-		ORDER BY i.first_seen_at DESC LIMIT $4`, onePlan, f.Entity, f.Source, f.ID, mostNamed)
+// behind goes on behind the event of a cursor. It is false where that event is gone, and the page with it, or nothing is left.
+func (o *order) behind(ctx context.Context, db *pgxpool.Pool, cursor int64) (bool, error) {
+	o.before = cursor
+	sql := `SELECT received_at, stored_at FROM catchment.bodies WHERE seq = $1`
+	if !o.received { // one that is gone is behind the one before it
+		sql = `SELECT received_at, stored_at FROM catchment.bodies WHERE seq <= $1 ORDER BY seq DESC LIMIT 1`
+	}
+	err := db.QueryRow(ctx, sql, cursor).Scan(&o.behindAt, &o.stored)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("find the entity's events: %w", err)
+		return false, fmt.Errorf("find the page: %w", err)
 	}
-	return collect(rows, "find the entity's events", func(row pgx.CollectableRow) (p place, err error) {
-		err = row.Scan(&p.Source, &p.ID, &p.at)
-		return p, err
-	})
+	return true, nil
+}
+
+func (o *order) sql(limit int) string {
+	if o.received {
+		return fmt.Sprintf(" ORDER BY b.received_at DESC, b.seq DESC LIMIT %d", limit)
+	}
+	return fmt.Sprintf(" ORDER BY b.seq DESC LIMIT %d", limit)
+}
+
+// newest is the time, as `at` says it, of which nothing behind the cursor is later.
+func (o *order) newest() time.Time {
+	if o.received {
+		return o.behindAt
+	}
+	return o.stored.Add(unordered)
+}
+
+func (o *order) at(s *Stored) time.Time {
+	if o.received {
+		return s.ReceivedAt
+	}
+	return s.StoredAt
+}
+
+// compare puts the earlier event first.
+func (o *order) compare(a, b *Stored) int {
+	if o.received {
+		if n := a.ReceivedAt.Compare(b.ReceivedAt); n != 0 {
+			return n
+		}
+	}
+	return cmp.Compare(a.Cursor, b.Cursor)
+}
+
+func (q *query) page(o *order) {
+	switch {
+	case o.before == 0:
+	case o.received:
+		q.args = append(q.args, o.behindAt, o.before)
+		q.conditions = append(q.conditions, fmt.Sprintf("(b.received_at, b.seq) < ($%d, $%d)", len(q.args)-1, len(q.args)))
+	default:
+		q.and("b.seq < %s", o.before)
+	}
 }
 
 const (
@@ -241,6 +263,23 @@ func (q *query) and(cond string, arg any) {
 }
 
 func (q *query) where(f Filter) {
+	q.time(f)
+	q.rest(f)
+}
+
+// time has the conditions on the time of receipt.
+func (q *query) time(f Filter) {
+	if !f.Since.IsZero() {
+		q.and("b.received_at >= %s", f.Since)
+		q.and("b.stored_at >= %s", f.Since.Add(-day)) // nothing is stored before it is received, but by another clock
+	}
+	if !f.Until.IsZero() {
+		q.and("b.received_at < %s", f.Until)
+	}
+}
+
+// rest has the other conditions.
+func (q *query) rest(f Filter) {
 	if f.Source != "" {
 		q.and("b.source = %s", f.Source)
 	}
@@ -250,16 +289,19 @@ func (q *query) where(f Filter) {
 	if f.Status != "" {
 		q.and("b.status = %s", f.Status)
 	}
-	if !f.Since.IsZero() {
-		q.and("b.received_at >= %s", f.Since)
-		q.and("b.stored_at >= %s", f.Since.Add(-day)) // nothing is stored before it is received, but by another clock
-	}
-	if !f.Until.IsZero() {
-		q.and("b.received_at < %s", f.Until)
-	}
 	if len(f.Types) > 0 {
-		q.and("b.type LIKE ANY(%s)", patterns(f.Types))
+		q.conditions = append(q.conditions, q.ofTypes(f.Types))
 	}
+}
+
+// ofTypes is the condition of an event's type, each by itself: an index is looked into for LIKE, and not for LIKE ANY.
+func (q *query) ofTypes(types []string) string {
+	var each []string
+	for _, p := range patterns(types) {
+		q.args = append(q.args, p)
+		each = append(each, fmt.Sprintf("b.type LIKE $%d", len(q.args)))
+	}
+	return "(" + strings.Join(each, " OR ") + ")"
 }
 
 // patterns makes patterns of LIKE of types that may end in *.
@@ -362,7 +404,7 @@ func (d *Detail) readRepeats(ctx context.Context, db *pgxpool.Pool) error {
 		into *[]Delivery
 		sql  string
 	}{
-		{&d.Duplicates, `SELECT delivery_id::text, received_at, seen_at, topic, topic_id, partition, "offset", NULL::bytea
+		{&d.Duplicates, `SELECT delivery_id::text, received_at, seen_at, topic, topic_id, partition, "offset", body_sha256
 			FROM catchment.duplicates WHERE source = $1 AND event_id = $2 ORDER BY seen_at, "offset"`},
 		{&d.Conflicts, `SELECT delivery_id::text, received_at, seen_at, topic, topic_id, partition, "offset", body_sha256
 			FROM catchment.conflicts WHERE source = $1 AND event_id = $2 ORDER BY seen_at, "offset"`},
@@ -433,6 +475,7 @@ type Count struct {
 	Source string `json:"source"`
 	What   string `json:"what"`
 	N      int64  `json:"n"`
+	More   bool   `json:"more"` // N is not all of them, or an estimate
 }
 
 // Summary says how the processing stands.
@@ -442,7 +485,7 @@ type Summary struct {
 	LastStored  *time.Time `json:"last_stored"`
 	Unfinished  []Count    `json:"unfinished"`   // by status: failed, deferred, dead
 	DeadLetters []Count    `json:"dead_letters"` // by reason
-	Retries     int64      `json:"retries"`
+	Retries     int64      `json:"retries"`      // an estimate where there are very many
 	NextRetry   *time.Time `json:"next_retry"`
 	Pending     []Pending  `json:"pending"` // retries by operation
 	Paused      []Paused   `json:"paused"`
@@ -458,31 +501,38 @@ type Pending struct {
 	Next      time.Time `json:"next"`
 }
 
-const countExactly = 1_000_000 // rows up to which counting them is cheap
+const (
+	countExactly = 200_000 // rows up to which counting them is cheap
+	unfinished   = 20_000  // events of each status that are counted
+	shownJobs    = 20
+)
 
-// Summarize counts what is stored.
+// Summarize counts what is stored, in a time that hardly depends on how much it is.
 func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 	s := &Summary{}
-	err := db.QueryRow(ctx, `SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint,
-			(SELECT max(stored_at) FROM (SELECT stored_at FROM catchment.bodies ORDER BY seq DESC LIMIT 100) AS newest),
-			(SELECT count(*) FROM catchment.retries), (SELECT min(due_at) FROM catchment.retries)
-		FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'catchment.bodies'::regclass`).Scan(&s.Events, &s.LastStored, &s.Retries, &s.NextRetry)
+	// Of a partition that was never analyzed, its size says something.
+	err := db.QueryRow(ctx, `SELECT coalesce(sum(CASE WHEN c.reltuples < 0 THEN pg_catalog.pg_relation_size(c.oid) / 1024 ELSE c.reltuples END), 0)::bigint,
+			(SELECT max(stored_at) FROM (SELECT stored_at FROM catchment.bodies ORDER BY seq DESC LIMIT 100) AS newest), (SELECT min(due_at) FROM catchment.retries)
+		FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'catchment.bodies'::regclass`).Scan(&s.Events, &s.LastStored, &s.NextRetry)
 	if err != nil {
 		return nil, fmt.Errorf("count events: %w", err)
 	}
-	if s.Events < countExactly {
-		s.Exact = true
-		if err := db.QueryRow(ctx, `SELECT count(*) FROM catchment.bodies`).Scan(&s.Events); err != nil {
-			return nil, fmt.Errorf("count events: %w", err)
+	err = quickly(ctx, db, func(tx pgx.Tx) error {
+		if s.Events < countExactly {
+			s.Exact = true
+			if err := tx.QueryRow(ctx, `SELECT count(*) FROM catchment.bodies`).Scan(&s.Events); err != nil {
+				return err
+			}
 		}
+		return s.readCounts(ctx, tx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count events: %w", err)
 	}
-	if s.Unfinished, err = counts(ctx, db, `SELECT source, status, count(*) FROM catchment.bodies WHERE status IN ('failed', 'deferred', 'dead') GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
+	if s.Paused, err = PausedOperations(ctx, db); err != nil {
 		return nil, err
 	}
-	if s.DeadLetters, err = counts(ctx, db, `SELECT coalesce(source, ''), reason, count(*) FROM catchment.dead_letters GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
-		return nil, err
-	}
-	if err := s.readWork(ctx, db); err != nil {
+	if s.Jobs, err = Jobs(ctx, db, true, 0, shownJobs); err != nil {
 		return nil, err
 	}
 	if s.DaysAhead, err = partitionsAhead(ctx, db); err != nil {
@@ -492,33 +542,56 @@ func Summarize(ctx context.Context, db *pgxpool.Pool) (*Summary, error) {
 	return s, err
 }
 
-const shownJobs = 20
-
-// readWork reads what waits to be done, and what keeps it from being done.
-func (s *Summary) readWork(ctx context.Context, db *pgxpool.Pool) error {
-	rows, err := db.Query(ctx, `SELECT operation, count(*), min(due_at) FROM catchment.retries GROUP BY 1 ORDER BY 1`)
+// readCounts counts what is not done with: each status from its index up to a bound, the rest from samples where there is much.
+func (s *Summary) readCounts(ctx context.Context, tx pgx.Tx) error {
+	for _, status := range []string{"dead", "deferred", "failed"} {
+		found, all, err := counts(ctx, tx, 1, `SELECT source, $1::text, count(*) FROM (SELECT source FROM catchment.bodies WHERE status = $1 LIMIT $2) AS b GROUP BY 1`, onePlan, status, unfinished)
+		if err != nil {
+			return err
+		}
+		for i := range found {
+			found[i].More = all == unfinished
+		}
+		s.Unfinished = append(s.Unfinished, found...)
+	}
+	slices.SortFunc(s.Unfinished, func(a, b Count) int { return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.What, b.What)) })
+	clause, factor, err := sample(ctx, tx, "dead_letters")
 	if err != nil {
-		return fmt.Errorf("count retries: %w", err)
-	}
-	if s.Pending, err = collect(rows, "count retries", pgx.RowToStructByPos[Pending]); err != nil {
 		return err
 	}
-	if s.Paused, err = PausedOperations(ctx, db); err != nil {
+	if s.DeadLetters, _, err = counts(ctx, tx, factor, `SELECT coalesce(source, ''), reason, count(*) FROM catchment.dead_letters `+clause+` GROUP BY 1, 2 ORDER BY 1, 2`); err != nil {
 		return err
 	}
-	s.Jobs, err = Jobs(ctx, db, true, shownJobs)
-	return err
+	if clause, factor, err = sample(ctx, tx, "retries"); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `SELECT operation, count(*), min(due_at) FROM catchment.retries `+clause+` GROUP BY 1 ORDER BY 1`)
+	if err != nil {
+		return err
+	}
+	if s.Pending, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Pending]); err != nil {
+		return err
+	}
+	for i := range s.Pending {
+		s.Pending[i].N = estimate(s.Pending[i].N, factor)
+		s.Retries += s.Pending[i].N
+	}
+	return nil
 }
 
-func counts(ctx context.Context, db *pgxpool.Pool, sql string) ([]Count, error) {
-	rows, err := db.Query(ctx, sql)
+// counts returns counts, multiplied by factor, and their sum.
+func counts(ctx context.Context, tx pgx.Tx, factor float64, sql string, args ...any) (out []Count, all int64, err error) {
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, fmt.Errorf("count: %w", err)
+		return nil, 0, err
 	}
-	return collect(rows, "count", func(row pgx.CollectableRow) (c Count, err error) {
+	out, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c Count, err error) {
 		err = row.Scan(&c.Source, &c.What, &c.N)
+		all += c.N
+		c.N, c.More = estimate(c.N, factor), factor > 1
 		return c, err
 	})
+	return out, all, err
 }
 
 const (

@@ -71,6 +71,9 @@ type Job struct {
 	StartedAt  *time.Time `json:"started_at"`
 	FinishedAt *time.Time `json:"finished_at"`
 
+	// Key names what was confirmed, so that it is asked for once: a job of the same key is not made again. Empty: none.
+	Key string `json:"-"`
+
 	action int64
 }
 
@@ -86,11 +89,17 @@ func scanJob(row pgx.CollectableRow) (j Job, err error) {
 	return j, err
 }
 
-// CreateJob stores a job for the processors to run, and the action.
+// CreateJob stores a job for the processors to run, and the action. Where a job of its key is there already, j becomes that one.
 func CreateJob(ctx context.Context, db *pgxpool.Pool, j *Job) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if there, err := confirmed(ctx, tx, j); err != nil || there {
+			return err
+		}
 		command := map[string]string{Redrive: "dead-letters redrive", Replay: "replay"}[j.Kind]
 		selection := map[string]any{"selection": j.Selection, "operation": j.Operation, "force": j.Force, "expected": j.Expected}
+		if j.Key != "" {
+			selection["confirmation"] = j.Key
+		}
 		action, err := record(ctx, tx, command, Act{j.Actor, j.Reason}, selection, 0)
 		if err != nil {
 			return err
@@ -110,9 +119,34 @@ func CreateJob(ctx context.Context, db *pgxpool.Pool, j *Job) error {
 	return nil
 }
 
-// Jobs lists jobs, the newest first; open: only those that are not over.
-func Jobs(ctx context.Context, db *pgxpool.Pool, open bool, limit int) ([]Job, error) {
-	rows, err := db.Query(ctx, `SELECT `+jobColumns+` FROM catchment.jobs WHERE NOT $1 OR state IN ('waiting', 'running') ORDER BY id DESC LIMIT $2`, open, limit)
+// confirmed says whether the job of j's key is there, and makes j that one. The next to ask for this key waits for tx.
+func confirmed(ctx context.Context, tx pgx.Tx, j *Job) (bool, error) {
+	if j.Key == "" {
+		return false, nil
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('catchment.jobs'), hashtext($1))`, j.Key); err != nil {
+		return false, err
+	}
+	rows, err := tx.Query(ctx, `SELECT `+jobColumns+` FROM catchment.jobs
+		WHERE action_id = (SELECT max(id) FROM catchment.actions WHERE at > now() - interval '1 day' AND selection->>'confirmation' = $1)`, j.Key)
+	if err != nil {
+		return false, err
+	}
+	there, err := pgx.CollectExactlyOneRow(rows, scanJob)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err == nil {
+		*j = there
+	}
+	return err == nil, err
+}
+
+// Jobs lists jobs, the newest first; open: only those that are not over. before is the ID of the last one of the page before,
+// or 0.
+func Jobs(ctx context.Context, db *pgxpool.Pool, open bool, before int64, limit int) ([]Job, error) {
+	rows, err := db.Query(ctx, `SELECT `+jobColumns+` FROM catchment.jobs
+		WHERE (NOT $1 OR state IN ('waiting', 'running')) AND ($2 = 0 OR id < $2) ORDER BY id DESC LIMIT $3`, open, before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list jobs: %w", err)
 	}
@@ -417,7 +451,7 @@ func (q *query) letters(sel Selection) {
 		q.and("d.last_failed_at < %s", *sel.Until)
 	}
 	if len(sel.Types) > 0 {
-		q.and(`EXISTS (SELECT FROM catchment.bodies b WHERE b.source = d.source AND b.event_id = d.event_id AND b.type LIKE ANY(%s))`, patterns(sel.Types))
+		q.conditions = append(q.conditions, `EXISTS (SELECT FROM catchment.bodies b WHERE b.source = d.source AND b.event_id = d.event_id AND `+q.ofTypes(sel.Types)+`)`)
 	}
 }
 
@@ -428,7 +462,7 @@ func Letters(ctx context.Context, db *pgxpool.Pool, sel Selection, before int64,
 	if before > 0 {
 		q.and("d.id < %s", before)
 	}
-	rows, err := db.Query(ctx, `SELECT `+letterColumns+` FROM catchment.dead_letters d`+q.clause()+fmt.Sprintf(` ORDER BY d.id DESC LIMIT %d`, limit), q.args...)
+	rows, err := db.Query(ctx, `SELECT `+letterColumns+` FROM catchment.dead_letters d`+q.clause()+fmt.Sprintf(` ORDER BY d.id DESC LIMIT %d`, limit), append([]any{onePlan}, q.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
@@ -442,7 +476,7 @@ func Letters(ctx context.Context, db *pgxpool.Pool, sel Selection, before int64,
 func CountLetters(ctx context.Context, db *pgxpool.Pool, sel Selection) (n, upto int64, err error) {
 	q := &query{}
 	q.letters(sel)
-	if err := db.QueryRow(ctx, `SELECT count(*), coalesce(max(d.id), 0) FROM catchment.dead_letters d`+q.clause(), q.args...).Scan(&n, &upto); err != nil {
+	if err := db.QueryRow(ctx, `SELECT count(*), coalesce(max(d.id), 0) FROM catchment.dead_letters d`+q.clause(), append([]any{onePlan}, q.args...)...).Scan(&n, &upto); err != nil {
 		return 0, 0, fmt.Errorf("count dead letters: %w", err)
 	}
 	return n, upto, nil
@@ -469,8 +503,13 @@ func OneLetter(ctx context.Context, db *pgxpool.Pool, id int64) (*Whole, error) 
 
 // Viewed records that somebody has looked at a payload.
 func Viewed(ctx context.Context, db *pgxpool.Pool, command string, act Act, selection map[string]any) error {
+	return Record(ctx, db, command, act, selection, 1)
+}
+
+// Record records what somebody did.
+func Record(ctx context.Context, db *pgxpool.Pool, command string, act Act, selection map[string]any, affected int64) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		_, err := record(ctx, tx, command, act, selection, 1)
+		_, err := record(ctx, tx, command, act, selection, affected)
 		return err
 	})
 	if err != nil {

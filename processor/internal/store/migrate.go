@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib" // goose speaks database/sql
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
 )
@@ -22,12 +23,17 @@ const versionTable = "catchment.schema_version"
 
 // Migrate brings the schema catchment to this release's state, unless it is a newer one's, and makes the partitions of the
 // next days. Several may run at once: one works, the others wait.
-// The URL must lead straight to the database, since the lock belongs to a session.
+// The URL must lead straight to the database, since the lock belongs to a session. Timeouts that the role or the database
+// has for its statements do not hold: an index of a large table takes its time.
 func Migrate(ctx context.Context, url string) (err error) {
-	db, err := sql.Open("pgx", url)
+	cfg, err := parse(url)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+		return err
+	}))
 	defer func() { _ = db.Close() }()
 	conn, err := db.Conn(ctx)
 	if err != nil {

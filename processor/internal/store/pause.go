@@ -83,14 +83,15 @@ func record(ctx context.Context, tx pgx.Tx, command string, act Act, selection a
 // OperationState is how an operation stands that has a definition, a result, a retry or a dead letter, or is paused.
 type OperationState struct {
 	Operation   string           `json:"operation"`
-	Outcomes    map[string]int64 `json:"outcomes"` // of all attempts that were ever made
-	Pending     int64            `json:"pending"`  // attempts that are still to be made
+	Outcomes    map[string]int64 `json:"outcomes"`  // of all attempts that were ever made
+	Estimated   bool             `json:"estimated"` // Outcomes are those of a sample, multiplied: what is rare may be missing
+	Pending     int64            `json:"pending"`   // attempts that are still to be made
 	NextDue     *time.Time       `json:"next_due"`
 	DeadLetters int64            `json:"dead_letters"`
 	Paused      *Paused          `json:"paused"`
 }
 
-// OperationStates counts what each operation has done and has still to do. It reads all results.
+// OperationStates counts what each operation has done and has still to do, from samples where there is much.
 func OperationStates(ctx context.Context, db *pgxpool.Pool) ([]OperationState, error) {
 	states := map[string]*OperationState{}
 	get := func(name string) *OperationState {
@@ -102,20 +103,37 @@ func OperationStates(ctx context.Context, db *pgxpool.Pool) ([]OperationState, e
 	var name, outcome string
 	var n int64
 	var due *time.Time
+	estimated := false
 	for _, q := range []struct {
-		sql  string
-		each func()
+		table, sql string // with a place for TABLESAMPLE
+		each       func(factor float64)
 	}{
-		{`SELECT operation, outcome, count(*), NULL::timestamptz FROM catchment.results GROUP BY 1, 2`, func() { get(name).Outcomes[outcome] = n }},
-		{`SELECT operation, '', count(*), min(due_at) FROM catchment.retries GROUP BY 1`, func() { s := get(name); s.Pending, s.NextDue = n, due }},
-		{`SELECT operation, '', count(*), NULL FROM catchment.dead_letters WHERE operation IS NOT NULL GROUP BY 1`, func() { get(name).DeadLetters = n }},
-		{`SELECT DISTINCT name, '', 0::bigint, NULL::timestamptz FROM catchment.definitions`, func() { get(name) }},
+		{"results", `SELECT operation, outcome, count(*), NULL::timestamptz FROM catchment.results %s GROUP BY 1, 2`, func(f float64) {
+			get(name).Outcomes[outcome] = estimate(n, f)
+			estimated = f > 1
+		}},
+		{"retries", `SELECT operation, '', count(*), min(due_at) FROM catchment.retries %s GROUP BY 1`, func(f float64) {
+			s := get(name)
+			s.Pending, s.NextDue = estimate(n, f), due
+		}},
+		{"dead_letters", `SELECT operation, '', count(*), NULL::timestamptz FROM catchment.dead_letters %s WHERE operation IS NOT NULL GROUP BY 1`, func(f float64) {
+			get(name).DeadLetters = estimate(n, f)
+		}},
+		{"definitions", `SELECT DISTINCT name, '', 0::bigint, NULL::timestamptz FROM catchment.definitions %s`, func(float64) { get(name) }},
 	} {
-		rows, err := db.Query(ctx, q.sql)
+		err := quickly(ctx, db, func(tx pgx.Tx) error {
+			clause, factor, err := sample(ctx, tx, q.table)
+			if err != nil {
+				return err
+			}
+			rows, err := tx.Query(ctx, fmt.Sprintf(q.sql, clause))
+			if err != nil {
+				return err
+			}
+			_, err = pgx.ForEachRow(rows, []any{&name, &outcome, &n, &due}, func() error { q.each(factor); return nil })
+			return err
+		})
 		if err != nil {
-			return nil, fmt.Errorf("count attempts: %w", err)
-		}
-		if _, err := pgx.ForEachRow(rows, []any{&name, &outcome, &n, &due}, func() error { q.each(); return nil }); err != nil {
 			return nil, fmt.Errorf("count attempts: %w", err)
 		}
 	}
@@ -128,6 +146,7 @@ func OperationStates(ctx context.Context, db *pgxpool.Pool) ([]OperationState, e
 	}
 	out := make([]OperationState, 0, len(states))
 	for _, name := range slices.Sorted(maps.Keys(states)) {
+		states[name].Estimated = estimated
 		out = append(out, *states[name])
 	}
 	return out, nil

@@ -139,7 +139,12 @@ func (t *Tx) Run(ctx context.Context, calls []Call) ([]Effect, error) {
 	if b.Len() == 0 {
 		return effects, nil
 	}
+	ours := false
+	t.queueRestore(b, &ours)
 	if err := t.tx.SendBatch(ctx, b).Close(); err != nil {
+		if ours {
+			return nil, &OwnError{"restore settings", err}
+		}
 		if !began { // a statement was not prepared, or an argument not encoded
 			reached = -1
 		}

@@ -16,6 +16,7 @@ type Statement struct {
 	Source string   // as it was written
 	SQL    string   // as Postgres gets it
 	Params []string // name of $1, $2, …
+	Number string   // the first $1, $2, … that Source has itself; empty: none. Postgres would take it for one of Params
 	Kinds  []expr.Kind
 	name   string   // under which it is prepared
 	set    *Set     // its form for many events; nil: it has none
@@ -62,7 +63,7 @@ func (p *parser) step() {
 	case c == '"':
 		p.copy(quoted(rest, '"', false))
 	case c == '$':
-		p.copy(dollar(rest, p.before()))
+		p.dollar(rest)
 	case c == '@':
 		p.at(rest)
 	default:
@@ -91,6 +92,18 @@ func (p *parser) escapes() bool {
 		return false
 	}
 	return p.pos < 2 || !identByte(p.src[p.pos-2])
+}
+
+// dollar copies a string in dollar quotes, or the sign alone, and remembers a parameter that is written by its number.
+func (p *parser) dollar(rest string) {
+	digits := 1
+	for digits < len(rest) && '0' <= rest[digits] && rest[digits] <= '9' {
+		digits++
+	}
+	if p.st.Number == "" && digits > 1 && !identByte(p.before()) {
+		p.st.Number = rest[:digits]
+	}
+	p.copy(dollar(rest, p.before()))
 }
 
 func (p *parser) at(rest string) {
@@ -210,12 +223,86 @@ var forbidden = map[string]bool{
 	"unlisten": true, "vacuum": true, "copy": true, "declare": true, "fetch": true, "move": true, "close": true,
 }
 
-// Forbidden returns the statement's first word when no operation may begin so, else "".
+// Forbidden returns what in the statement no operation may do, else "": its first word, a lock or a setting of the session,
+// or a change of our own tables. What a function does within is not seen: Begin and Write undo its settings.
 func (s *Statement) Forbidden() string {
-	if word := s.FirstWord(); forbidden[strings.ToLower(word)] {
+	word := strings.ToLower(s.FirstWord())
+	if forbidden[word] {
 		return strings.ToUpper(word)
 	}
+	words := s.words()
+	at := func(i int) string {
+		if i < 0 || i >= len(words) {
+			return ""
+		}
+		return words[i]
+	}
+	for i, w := range words {
+		switch {
+		case sessionLocks[w] && at(i+1) == "(":
+			return w
+		case w == "set_config" && strings.HasPrefix(at(i+2), "'") && !strings.Contains(at(i+2), "."):
+			return "set_config of " + at(i + 2)[1:]
+		case w == "catchment" && ours(word, at(i-2), at(i-1), at(i+1), at(i+2)):
+			return "a change of the schema catchment"
+		}
+	}
 	return ""
+}
+
+// sessionLocks outlive the transaction, and the connection goes on to another partition's batch.
+var sessionLocks = map[string]bool{"pg_advisory_lock": true, "pg_advisory_lock_shared": true, "pg_try_advisory_lock": true, "pg_try_advisory_lock_shared": true}
+
+// changes are first words of statements that change or lock tables as a whole.
+var changes = map[string]bool{
+	"drop": true, "alter": true, "truncate": true, "create": true, "grant": true, "revoke": true, "comment": true, "lock": true,
+	"cluster": true, "reindex": true, "refresh": true, "analyze": true,
+}
+
+// ours says whether a statement changes something in the schema catchment, by the words around that name.
+func ours(first, before2, before, after, after2 string) bool {
+	switch {
+	case after != ".":
+		return changes[first] && (before == "schema" || before == "exists")
+	case changes[first], after2 == "make_partitions", after2 == "drop_partition":
+		return true
+	}
+	return before == "into" || before == "update" || before == "from" && before2 == "delete"
+}
+
+// words returns the statement's words but ONLY in lower case, quoted names as they are, literals behind a quote, and signs.
+func (s *Statement) words() (words []string) {
+	for rest, before := s.Source, byte(' '); rest != ""; {
+		n, text := 1, ""
+		switch c := rest[0]; {
+		case strings.HasPrefix(rest, "--"):
+			n = until(rest, "\n", 2)
+		case strings.HasPrefix(rest, "/*"):
+			n = comment(rest)
+		case c == '\'':
+			n = quoted(rest, '\'', before == 'e' || before == 'E')
+			text = strings.TrimSuffix(rest[:n], "'")
+		case c == '"':
+			n = quoted(rest, '"', false)
+			text = strings.Trim(rest[:n], `"`)
+		case c == '$':
+			if n = dollar(rest, before); n > 1 {
+				text = "'"
+			}
+		case identByte(c):
+			for n < len(rest) && identByte(rest[n]) {
+				n++
+			}
+			text = strings.ToLower(rest[:n])
+		case !unicode.IsSpace(rune(c)):
+			text = rest[:1]
+		}
+		if text != "" && text != "only" {
+			words = append(words, text)
+		}
+		before, rest = rest[n-1], rest[n:]
+	}
+	return words
 }
 
 // FirstWord returns the statement's first word, behind comments and parentheses, or "".

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,7 @@ const EndTimeout = 2*cancelGrace + commitTimeout
 type Store struct {
 	pool    *pgxpool.Pool
 	results string // topic of the results; empty: they are not published
+	as      atomic.Pointer[surroundings]
 }
 
 // Config makes the pool's configuration. Nothing in it outlives a transaction, so that it works behind PgBouncer in

@@ -38,8 +38,21 @@ func TestParse(t *testing.T) {
 		require.Equal(t, c.out, st.SQL, c.in)
 		require.Equal(t, c.params, strings.Join(st.Params, " "), c.in)
 	}
+	for in, number := range map[string]string{ // beside @name, Postgres would take $1 for that
+		`SELECT @id, $1`: "$1", `SELECT ($12)`: "$12", `SELECT a$1, "$1", '$1', $$ $1 $$, $a$ $2 $a$ -- $3`: "", `SELECT @id, a$1$2`: "", `SELECT $a, $`: "",
+	} {
+		require.Equal(t, number, store.Parse(in, known).Number, in)
+	}
 	for in, word := range map[string]string{
 		"COMMIT": "COMMIT", " -- x\n/* y */ begin": "BEGIN", "set role x": "SET", "(select 1)": "", "settle": "", "": "", "select 1": "", "; rollback": "ROLLBACK",
+		"SELECT Pg_Advisory_Lock (1)": "pg_advisory_lock", "SELECT pg_advisory_xact_lock(1), 'pg_advisory_lock(1)' -- pg_advisory_lock(1)": "",
+		"SELECT set_config('role', 'x', true)": "set_config of role", "SELECT set_config('app.user', @id, true), set_config(@x, '', true)": "",
+		"DROP TABLE IF EXISTS catchment.bodies": "a change of the schema catchment", `drop schema if exists "catchment" cascade`: "a change of the schema catchment",
+		"WITH x AS (DELETE FROM ONLY catchment.retries RETURNING 1) SELECT * FROM x": "a change of the schema catchment",
+		"UPDATE catchment.bodies SET status = 'dead'":                                "a change of the schema catchment", "insert into catchment . results values (1)": "a change of the schema catchment",
+		"TRUNCATE mine, catchment.outbox": "a change of the schema catchment", "SELECT catchment.drop_partition(now())": "a change of the schema catchment",
+		"INSERT INTO seen SELECT event_id FROM catchment.events FOR UPDATE": "", "UPDATE catchment SET n = 1": "", "DELETE FROM mine USING catchment.events e WHERE e.event_id = mine.id": "",
+		"DELETE FROM catchment WHERE E'\\'' = $$ drop table catchment.x $$": "",
 	} {
 		require.Equal(t, word, store.Parse(in, known).Forbidden(), in)
 	}

@@ -31,11 +31,13 @@ type Event struct {
 	Note    string // empty: none
 }
 
-// Repeat is a further delivery of an event; with Conflict its body differs from the first.
+// Repeat is a further delivery of an event. With Conflict its body differs from the first; with Changed only in what its
+// provider changes between retries.
 type Repeat struct {
 	*event.Event
 	SHA256   []byte
 	Conflict bool
+	Changed  bool
 }
 
 // Result is the outcome of one attempt.
@@ -255,16 +257,20 @@ func queueRepeated(b *pgx.Batch, repeats []Repeat, conflict bool, n int) {
 		partition.int4(int(r.Position.Partition))
 		offset.int8(r.Position.Offset)
 		index.int4(r.Index)
+		if conflict || r.Changed {
+			sha.bytes(r.SHA256)
+		} else {
+			sha.null()
+		}
 		if conflict {
 			headers.json(appendHeaders(nil, r.Headers))
-			sha.bytes(r.SHA256)
 			body = append(body, notNil(r.Body))
 		}
 	}
 	if !conflict {
-		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index)
-			SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[], $5::text[], $6::uuid[], $7::int[], $8::bigint[], $9::int[])
-			ON CONFLICT DO NOTHING`, source, id, delivery, received, topic, topicID, partition, offset, index)
+		b.Queue(`INSERT INTO catchment.duplicates (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index, body_sha256)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[], $5::text[], $6::uuid[], $7::int[], $8::bigint[], $9::int[], $10::bytea[])
+			ON CONFLICT DO NOTHING`, source, id, delivery, received, topic, topicID, partition, offset, index, sha)
 		return
 	}
 	b.Queue(`INSERT INTO catchment.conflicts (source, event_id, delivery_id, received_at, topic, topic_id, partition, "offset", delivery_index, headers, body_sha256, body)

@@ -2,7 +2,9 @@
 
 readers.py values READER FILE…   every row of the files as one line of JSON; READER is duckdb, pyarrow, pandas, polars or spark
 readers.py sql                   runs {"root": …, "blocks": […]} from standard input in one DuckDB; .read names a file below root
-readers.py parse DIALECT FILE…   reads SQL in the dialect of an engine that is not here; prints how many statements there are
+readers.py columns DIALECT FILE  the columns of the views of an engine that is not here
+readers.py answers DIALECT FILE  the rows of the views over the archive in this folder; DIALECT is duckdb, trino or snowflake. With
+                                 {"archive": …, "key": …, "secret": …, "endpoint": …, "region": …} behind it: over that one in S3
 """
 
 import contextlib
@@ -151,19 +153,122 @@ def run(c, text, root):
     return {"columns": [d[0] for d in found.description], "rows": plain(found.fetchall())}
 
 
-def parse(dialect, files):
-    import sqlglot
-    from sqlglot import exp
+class Foreign:
+    """The views of an engine that is not here, read by sqlglot: what they are of, and what their columns are."""
 
-    for file in files:
+    def __init__(self, dialect, file):
+        import sqlglot
+        from sqlglot.dialects.dialect import Dialect
+        from sqlglot.schema import MappingSchema
+
+        self.dialect, self.rules = dialect, Dialect.get_or_raise(dialect)
+        self.known = MappingSchema(dialect=dialect, normalize=False)
         with open(file) as f:
             trees = [t for t in sqlglot.parse(f.read(), dialect=dialect, error_level=sqlglot.ErrorLevel.RAISE) if t is not None]
-        for tree in trees:
-            if isinstance(tree, exp.Command):  # what sqlglot passes on without reading it
-                sys.exit(f"{file}: not understood: {tree.sql()[:200]}")
-        print(len(trees))
+        self.made = [self.read(tree) for tree in trees]  # (name, kind, columns with their types, tree)
+
+    def name(self, identifier):
+        return self.rules.normalize_identifier(identifier.copy())
+
+    def read(self, tree):
+        from sqlglot import exp
+        from sqlglot.optimizer.qualify import qualify
+
+        if not isinstance(tree, exp.Create):  # a Command is what sqlglot passes on without reading it
+            sys.exit(f"not understood: {tree.sql()[:200]}")
+        name, query = self.name(tree.find(exp.Table).this), tree.expression
+        if isinstance(tree.this, exp.Schema):
+            kind, columns = "table", [(self.name(c.this).name, c.kind.sql(self.dialect)) for c in tree.this.expressions]
+        elif "@" in query.args["from_"].this.sql(self.dialect):
+            kind, columns = "stage", [(self.name(p.args["alias"]).name, p.this.to.sql(self.dialect) if isinstance(p.this, exp.Cast) else "") for p in query.selects]
+        else:  # fails where a column is named that its tables do not have
+            kind, columns = "view", [(n, "") for n in qualify(query.copy(), schema=self.known, dialect=self.dialect, quote_identifiers=False).named_selects]
+        self.known.add_table(exp.Table(this=name), {n: t or "VARCHAR" for n, t in columns}, dialect=self.dialect, normalize=False)
+        return name.name.lower(), kind, [(n.lower(), t) for n, t in columns], tree
+
+    def duckdb(self, name, kind, columns, tree):
+        """The same for DuckDB, with the files in the place of external tables and stages."""
+        from sqlglot import exp
+
+        files = "results" if name == "result_files" else "events"
+        files = f"read_parquet(getvariable('archive') || '/{files}/date=*/*.parquet', hive_partitioning = {kind == 'table'}, filename = true)"
+        if kind == "table":
+            return f"CREATE VIEW {name} AS SELECT " + ", ".join(f'"{n}"' for n, _ in columns) + f" FROM {files}"
+        query = tree.expression.transform(self.column)
+        if kind == "stage":
+            query.set("from_", exp.From(this=exp.Table(this=exp.to_identifier("files"))))
+            return f"CREATE VIEW {name} AS WITH files AS (SELECT * FROM {files}) " + query.sql("duckdb").replace("METADATA$FILENAME", "filename")
+        return f"CREATE VIEW {name} AS " + query.sql("duckdb")
+
+    def column(self, node):
+        """Snowflake's $1:name is a column of the file, and value:name::VARCHAR is a text without quotes."""
+        from sqlglot import exp
+
+        if self.dialect != "snowflake":
+            return node
+        if isinstance(node, exp.JSONExtract) and isinstance(node.this, exp.Parameter):
+            return exp.column(node.expression.expressions[-1].this, quoted=True)
+        if isinstance(node, exp.Cast) and isinstance(node.this, exp.JSONExtract) and not isinstance(node.this.this, exp.Parameter):
+            return exp.cast(exp.JSONExtractScalar(this=node.this.this, expression=node.this.expression), node.to)
+        return node
+
+
+# Of Snowflake, in DuckDB.
+MACROS = """
+CREATE MACRO try_hex_decode_string(x) AS TRY(decode(unhex(x)));
+CREATE MACRO strip_null_value(x) AS nullif(x, 'null');
+CREATE MACRO to_timestamp_ntz(x) AS CAST(CAST(x AS TIMESTAMPTZ) AS TIMESTAMP);
+"""
+
+
+def columns(dialect, file):
+    """The columns of each table and view."""
+    for name, kind, found, _ in Foreign(dialect, file).made:
+        print(json.dumps({"name": name, "kind": kind, "columns": found}))
+
+
+def answers(dialect, file, s3=None):
+    """All rows of each view over the archive in this folder, in DuckDB; another engine's views are translated first."""
+    import duckdb
+
+    c = duckdb.connect()
+    c.execute("SET TimeZone = 'UTC'")
+    c.execute(f"SET VARIABLE archive = '{in_s3(c, json.loads(s3)) if s3 else os.getcwd()}'")
+    if dialect == "duckdb":
+        with open(file) as f:
+            c.execute(f.read())
+    else:
+        c.execute(MACROS)
+        foreign = Foreign(dialect, file)
+        for made in foreign.made:
+            c.execute(foreign.duckdb(*made))
+    for view in ("deliveries", "events", "outcomes", "conflicts", "unprocessed"):
+        found = c.execute(f"SELECT * REPLACE ({'sha256(body) AS body' if view in ('deliveries', 'events', 'conflicts') else 'source AS source'}) FROM {view}")
+        names = [d[0].lower() for d in found.description]
+        rows = [dict(zip(names, map(naive, row))) for row in found.fetchall()]
+        for line in sorted(json.dumps(plain(r), sort_keys=True) for r in rows):
+            print(view, line)
+
+
+def in_s3(c, at):
+    """Gives DuckDB its extension, which is checked by DuckDB's own signature, and the keys; returns where the archive is."""
+    import duckdb
+    import duckdb_extension_httpfs as httpfs
+
+    c.execute(f"LOAD '{os.path.join(httpfs.__path__[0], 'extensions', 'v' + duckdb.__version__, 'httpfs.duckdb_extension')}'")
+    c.execute(f"CREATE SECRET (TYPE s3, KEY_ID '{at['key']}', SECRET '{at['secret']}', REGION '{at['region']}', ENDPOINT '{at['endpoint']}', URL_STYLE 'path', USE_SSL false)")
+    return at["archive"]
+
+
+def naive(value):
+    """A time in UTC, whether the engine's type has a zone or not; a map in the order of its keys."""
+    if isinstance(value, datetime.datetime) and value.tzinfo:
+        return value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+    if isinstance(value, dict):
+        return {k: value[k] for k in sorted(value)}
+    return value
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8")
-    {"values": lambda a: values(a[0], a[1:]), "sql": lambda a: sql(), "parse": lambda a: parse(a[0], a[1:])}[sys.argv[1]](sys.argv[2:])
+    {"values": lambda a: values(a[0], a[1:]), "sql": lambda a: sql(), "columns": lambda a: columns(*a), "answers": lambda a: answers(*a)}[sys.argv[1]](sys.argv[2:])

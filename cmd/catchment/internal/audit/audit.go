@@ -193,7 +193,7 @@ func (a *auditor) look(ctx context.Context, cl *kgo.Client) error {
 	}
 	for _, key := range inv.Odd {
 		a.odd++
-		a.faults.add(Fault{Kind: DamagedSegment, Found: "a key that the archiver does not write"}.object(key))
+		a.faults.add(Fault{Kind: ForeignObject, Found: "a key that the archiver does not write"}.object(key))
 	}
 	positions := map[archive.Partition]int64{}
 	topics := map[string]bool{a.cfg.Kafka.Topic: true}

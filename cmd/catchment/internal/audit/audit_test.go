@@ -73,8 +73,8 @@ func (m *model) enqueue(p archive.Partition) {
 }
 
 func (m *model) part(i int) processor.Part {
-	id := fmt.Sprintf("e%d", m.random.IntN(12))
-	return processor.Part{Index: i, Source: "s", ID: id, SHA256: sha256.Sum256([]byte{byte(m.random.IntN(2))})}
+	n := m.random.IntN(12)
+	return processor.Part{Index: i, Source: "s", ID: fmt.Sprintf("e%d", n), SHA256: sha256.Sum256([]byte{byte(m.random.IntN(2))}), Changes: n >= 8}
 }
 
 // process does to a record what the processor does.
@@ -93,7 +93,10 @@ func (m *model) process(p archive.Partition, rec *Record) {
 		}
 		trace.Kind, trace.Index, trace.Source, trace.ID, trace.SHA256 = inspect.TraceRepeat, part.Index, part.Source, part.ID, nil
 		if string(id.SHA256) != string(part.SHA256[:]) {
-			trace.Kind, trace.SHA256 = inspect.TraceConflict, slices.Clone(part.SHA256[:])
+			trace.SHA256 = slices.Clone(part.SHA256[:])
+			if !part.Changes {
+				trace.Kind = inspect.TraceConflict
+			}
 		}
 		m.traces = append(m.traces, trace)
 	}
@@ -195,11 +198,11 @@ func (m *model) change() (what, id string, ok bool) {
 		m.traces = slices.Delete(m.traces, i, i+1)
 		return "a trace is taken", id, true
 	case 1:
-		if t.Kind != inspect.TraceConflict {
+		if t.SHA256 == nil {
 			return "", "", false
 		}
 		t.SHA256 = []byte("another")
-		return "a conflict's digest is changed", id, true
+		return "a digest of other bytes is changed", id, true
 	case 2:
 		if t.Kind == inspect.TraceLetter {
 			return "", "", false

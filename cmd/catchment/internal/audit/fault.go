@@ -16,13 +16,14 @@ const (
 	MissingConflict   = "missing conflict"    // a further delivery with other bytes is not recorded as one
 	MissingLetter     = "missing dead letter" // what is no event, or what an operation gave up, has no dead letter
 	AlteredIdentity   = "altered identity"    // the archive and the identity have different digests
-	AlteredConflict   = "altered conflict"    // the archive and the conflict have different digests
+	AlteredConflict   = "altered conflict"    // the archive and the row of a delivery with other bytes have different digests
 	AlteredBody       = "altered body"        // an archived body is not the one of its digest
 	InventedIdentity  = "invented identity"   // no archived or enqueued delivery is the one that the identity names
 	InventedTrace     = "invented row"        // a repetition, conflict or dead letter of a record that is not there
 	MissingSegment    = "missing segment"     // a checkpoint names a segment that is not there
 	DamagedSegment    = "damaged segment"     // a segment or checkpoint is not what it must be
 	DoubledSegment    = "doubled segment"     // a segment that no checkpoint names
+	ForeignObject     = "foreign object"      // an object among the segments or checkpoints that the archiver does not write
 	MissingCheckpoint = "missing checkpoint"  // offsets between two segments that lie in none
 	Lost              = "lost"                // offsets that are neither archived nor in Kafka
 	Halted            = "halted"              // Kafka has removed what was not processed
@@ -46,8 +47,9 @@ var todo = map[string]string{
 	MissingSegment:    "restore the object from a copy of the archive",
 	DamagedSegment:    "restore the object from a copy of the archive; `catchment archive verify` says more",
 	DoubledSegment:    "readers of the archive see its records twice: keep it elsewhere, then remove it",
+	ForeignObject:     "somebody else put it there, and readers of the archive may meet it: keep it elsewhere, then remove it",
 	MissingCheckpoint: "restore the object from a copy of the archive; `catchment archive verify` says more",
-	Lost:              "it is in neither: see docs/operations.md",
+	Lost:              "it is in neither, and the archiver waits until that is admitted by `catchment archive gap`: see docs/operations.md",
 	Halted:            "`catchment backfill`",
 	NotProcessed:      "is the processor running? `catchment status`",
 	NotArchived:       "is the archiver running? `catchment status`",

@@ -159,9 +159,11 @@ func (d *desk) event(rec *Record, p *processor.Part, id inspect.Recorded, first 
 		fault(MissingRepeat, "delivery %s is not recorded as a repetition; the identity names delivery %s", uuidText(rec.DeliveryID), uuidText(id.DeliveryID))
 	case own == nil:
 		fault(MissingConflict, "delivery %s has other bytes than the identity (digest %x against %x) and is not recorded", uuidText(rec.DeliveryID), p.SHA256, id.SHA256)
-	case own.Kind == inspect.TraceConflict && !bytes.Equal(own.SHA256, p.SHA256[:]):
-		fault(AlteredConflict, "the conflict has digest %x, the delivery %x", own.SHA256, p.SHA256)
-	case (own.Kind == inspect.TraceConflict) == same && !oldIdentity:
+	case own.SHA256 != nil && !bytes.Equal(own.SHA256, p.SHA256[:]):
+		fault(AlteredConflict, "the %s has digest %x, the delivery %x", kindOf(*own), own.SHA256, p.SHA256)
+	case own.Kind == inspect.TraceRepeat && own.SHA256 != nil && !p.Changes:
+		fault(AlteredConflict, "delivery %s has other bytes than the identity and is recorded as a repetition", uuidText(rec.DeliveryID))
+	case (own.SHA256 != nil) == same && !oldIdentity:
 		fault(AlteredIdentity, "the identity has digest %x, the delivery %x, and it is recorded as a %s", id.SHA256, p.SHA256, kindOf(*own))
 	case own.Kind == inspect.TraceConflict:
 		d.counts.Conflicts++

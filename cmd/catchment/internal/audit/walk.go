@@ -592,7 +592,7 @@ func (a *auditor) position(pl *plan) {
 	end := max(pl.end, 0)
 	if pl.log == nil {
 		if _, waits := pl.late[processing]; waits {
-			pl.desk.fault(at(NotProcessed, pl.part, next, "they were not processed before the topic was deleted; the archive has them").upto(end))
+			pl.desk.fault(at(NotProcessed, pl.part, next, "they were not processed before the topic was deleted, or they are another cluster's, which needs an archive.url of its own; the archive has them").upto(end))
 		}
 		return
 	}

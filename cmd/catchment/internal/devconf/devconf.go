@@ -43,7 +43,6 @@ var sources = []string{"github", "shopify", "slack", "standard-webhooks", "strip
 
 // Values is what differs from one generated file to the next.
 type Values struct {
-	Dir       string // absolute
 	Listen    string
 	OpsListen string
 
@@ -75,11 +74,6 @@ func (v Values) Render() ([]byte, error) {
 // Sources lists the sources with their secrets, for the template.
 func (v Values) Sources() []string { return sources }
 
-// ArchiveURL is where segments go.
-func (v Values) ArchiveURL() string {
-	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(v.Dir, Data, "archive"))}).String()
-}
-
 // PostgresURL is how to reach the database.
 func (v Values) PostgresURL() string {
 	return (&url.URL{
@@ -89,8 +83,8 @@ func (v Values) PostgresURL() string {
 }
 
 // Generate chooses ports that are free now and makes secrets.
-func Generate(ctx context.Context, dir, listen, opsListen string) (Values, error) {
-	v := Values{Dir: dir, Listen: listen, OpsListen: opsListen, PostgresPassword: rand.Text(), Secrets: map[string]string{}}
+func Generate(ctx context.Context, listen, opsListen string) (Values, error) {
+	v := Values{Listen: listen, OpsListen: opsListen, PostgresPassword: rand.Text(), Secrets: map[string]string{}}
 	var err error
 	if v.KafkaPort, err = choosePort(ctx); err != nil {
 		return Values{}, err
@@ -137,7 +131,7 @@ func Create(ctx context.Context, dir, listen, opsListen string) (created bool, e
 	if _, err := os.Stat(path); err == nil {
 		return false, nil
 	}
-	v, err := Generate(ctx, dir, listen, opsListen)
+	v, err := Generate(ctx, listen, opsListen)
 	if err != nil {
 		return false, err
 	}

@@ -13,8 +13,8 @@ import (
 
 func TestRender(t *testing.T) {
 	got, err := Values{
-		Dir: "/home/ada/$shop", Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:9090", KafkaPort: 23456, PostgresPort: 23457,
-		PostgresPassword: "pg-secret",
+		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:9090", KafkaPort: 23456, PostgresPort: 23457,
+		PostgresPassword: "pg-$ecret",
 		Secrets: map[string]string{
 			"github": "gh-secret", "shopify": "shop-secret", "slack": "slack-secret", "stripe": "whsec_stripe",
 			"standard-webhooks": "whsec_c3RhbmRhcmQ=",

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/pkg/proctest"
 )
 
 // openDir returns a folder that every account can reach, unlike t.TempDir, which is its owner's alone.
@@ -27,11 +29,9 @@ func openDir(t *testing.T) string {
 
 func testOptions(t *testing.T, dir string) Options {
 	t.Helper()
-	port, err := freePort(t.Context())
-	require.NoError(t, err)
 	return Options{
 		Dir:      filepath.Join(dir, "postgres"),
-		URL:      fmt.Sprintf("postgres://catchment:first@127.0.0.1:%d/catchment?sslmode=disable", port),
+		URL:      fmt.Sprintf("postgres://catchment:first@%s/catchment?sslmode=disable", proctest.FreeAddress(t)),
 		LogFile:  filepath.Join(dir, "postgres.log"),
 		StateDir: filepath.Join(openDir(t), "state"),
 		Progress: t.Logf,
@@ -64,6 +64,7 @@ func TestDataOutlivesEveryEnd(t *testing.T) {
 	s := start(t, o)
 	require.Equal(t, []string{"on"}, query(t, o.URL, "SHOW fsync"))
 	require.Equal(t, []string{"on"}, query(t, o.URL, "SHOW synchronous_commit"))
+	require.Equal(t, []string{`public, "$user"`}, query(t, o.URL, "SHOW search_path")) // a role's own schema would hide its tables
 	query(t, o.URL, "CREATE TABLE kept (v text)")
 	insert := "WITH i AS (INSERT INTO kept VALUES ('x') RETURNING v) SELECT v FROM i"
 	rows := 0

@@ -259,18 +259,34 @@ func (s *Server) connect(ctx context.Context) error {
 		return err
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err == nil {
-		return conn.Close(ctx)
+	missing := hasCode(err, "3D000")
+	if missing {
+		cfg.Database = "postgres"
+		conn, err = pgx.ConnectConfig(ctx, cfg)
 	}
-	if !hasCode(err, "3D000") { // anything but a missing database
-		return err
-	}
-	cfg.Database = "postgres"
-	if conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
+	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{s.t.database}.Sanitize())
+	if missing {
+		if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{s.t.database}.Sanitize()); err != nil {
+			return err
+		}
+	}
+	return publicFirst(ctx, conn)
+}
+
+// publicFirst makes the role look for tables in the schema public before the one that is called like itself, unless it has a
+// search_path of its own already. For a role called catchment that one is full of tables called jobs, events and the like.
+func publicFirst(ctx context.Context, conn *pgx.Conn) error {
+	var path string
+	if err := conn.QueryRow(ctx, "SHOW search_path").Scan(&path); err != nil {
+		return err
+	}
+	if path != `"$user", public` {
+		return nil
+	}
+	_, err := conn.Exec(ctx, `ALTER ROLE CURRENT_USER SET search_path = public, "$user"`)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/folder"
@@ -20,10 +21,10 @@ var brings = map[string][]string{
 
 // mustHappen are the counters that may not be zero after the first faults of the schedule: those of the workload, and those
 // that a fault which is planned must bring. A whole run plans all of them.
-func mustHappen(seed uint64, kinds []nemesis.Kind, faults int) []string {
+func mustHappen(plan iter.Seq[nemesis.Slot], faults int) []string {
 	planned := map[string]bool{}
 	n := 0
-	for slot := range nemesis.Schedule(seed, kinds) {
+	for slot := range plan {
 		if n >= faults {
 			break
 		}

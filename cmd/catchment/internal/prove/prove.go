@@ -44,9 +44,14 @@ type Options struct {
 	Senders  int            // at once
 	Faults   int            // at least so many
 	Kinds    []nemesis.Kind // which
+	Together int            // at most so many at the same time, 1 or more
+	Plan     []nemesis.Slot // exactly these faults, in place of the seed's
 	Duration time.Duration  // the faults last at least so long
+	Limit    int            // no more events than these, also when faults go on; 0: for as long as they do
+	Again    time.Duration  // how long after their acknowledgement events are sent again
 
 	Drain time.Duration // how long the system may take to come to rest
+	Heal  time.Duration // and to be ready again after the faults; 0: each program takes its time
 	Keep  bool          // brokers' and servers' data stay in the folder
 	Say   func(format string, args ...any)
 
@@ -65,23 +70,34 @@ type trial struct {
 	progress workload.Progress
 	report   *nemesis.Report
 
+	signer, verifier string // of the archive's checkpoints
+
 	mu sync.Mutex
 }
 
 // Run makes the trial and returns its verdict. The error says that there is none.
 func Run(ctx context.Context, o Options) (verdict *judge.Verdict, err error) {
 	t := &trial{Options: o}
-	t.begin()
 	if t.cast, err = workload.NewCast(o.Seed, filepath.Join(o.Dir, "secrets")); err != nil {
+		return nil, err
+	}
+	t.begin()
+	if t.signer, t.verifier, err = collect.NewKey("catchment-prove"); err != nil {
 		return nil, err
 	}
 	if err := t.trial(ctx); err != nil {
 		return nil, err
 	}
-	if verdict, err = judge.Judge(o.Dir); err != nil {
+	return judged(o.Dir)
+}
+
+// judged has the folder of a run judged, and writes the verdict into it.
+func judged(dir string) (*judge.Verdict, error) {
+	verdict, err := judge.Judge(dir)
+	if err != nil {
 		return nil, err
 	}
-	return verdict, folder.Write(o.Dir, folder.VerdictFile, verdict)
+	return verdict, folder.Write(dir, folder.VerdictFile, verdict)
 }
 
 func (t *trial) begin() {
@@ -89,12 +105,15 @@ func (t *trial) begin() {
 		Started: time.Now(), Topic: estate.Topic, ResultsTopic: estate.Results, ProcessorGroup: estate.ProcessorGroup,
 		Versions: map[string]string{"catchment": t.Version, "go": runtime.Version(), "kafka": jarVersion(t.Programs.Kafka), "cpus": strconv.Itoa(runtime.NumCPU())},
 		Options: map[string]string{
-			"events": strconv.FormatInt(t.Events, 10), "faults": strconv.Itoa(t.Faults), "duration": t.Duration.String(), "rate": fmt.Sprint(t.Rate),
+			"events": strconv.FormatInt(t.Events, 10), "faults": strconv.Itoa(t.Faults), "duration": t.Duration.String(), "rate": fmt.Sprint(t.Rate), "together": strconv.Itoa(t.Together),
 			"session timeout": sessions.String(), "segment age": segment.String(),
 		},
-		Must: mustHappen(t.Seed, t.Kinds, t.Faults),
+		Must: []string{},
 	}
-	workload.Describe(&t.run, t.Seed)
+	if t.Plan == nil {
+		t.run.Must = mustHappen(nemesis.Schedule(t.Seed, t.Kinds, t.Together), t.Faults)
+	}
+	t.cast.Describe(&t.run, t.Seed)
 	t.facts.Counters = map[string]int64{}
 }
 
@@ -112,61 +131,82 @@ func (t *trial) trial(ctx context.Context) (err error) {
 	t.Say("starting three brokers, two Postgres servers, an S3 server and six services in %s", t.Dir)
 	t.estate, err = estate.Start(ctx, estate.Options{
 		Dir: t.Dir, Programs: t.Programs, Sources: t.cast.Configuration(), SQL: []string{workload.Tables}, Sessions: sessions, Segment: segment,
-		Parts: 12, Env: t.Env,
+		Parts: 12, Env: t.Env, Key: t.signer,
 	})
 	if err != nil {
 		return err
 	}
 	defer t.estate.Close(ctx)
+	failed := t.conduct(ctx, t.urls(), []phase{
+		{"warm-up", t.warmUp},
+		{"faults", t.faults},
+		{"heal", t.heal},
+		lastRequests,
+		{"quiesce", func(ctx context.Context) error { return t.quiesce(ctx, t.estate.Observer(), estateNames) }},
+		{"read", t.read},
+	})
+	return errors.Join(failed, t.end(ctx))
+}
+
+// phase is a part of a trial.
+type phase struct {
+	name string
+	do   func(context.Context) error
+}
+
+// lastRequests is the phase that ends the sending.
+var lastRequests = phase{name: "last requests"}
+
+// conduct plays the providers and goes through the phases meanwhile.
+func (t *trial) conduct(ctx context.Context, urls []string, phases []phase) (err error) {
 	if t.journal, err = journal.Open(filepath.Join(t.Dir, folder.JournalFile)); err != nil {
 		return err
 	}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	sent := make(chan error, 1)
-	go func() { sent <- t.send(sending) }()
-	var failed error
-	for _, p := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"warm-up", t.warmUp},
-		{"faults", t.faults},
-		{"heal", t.heal},
-		{"last requests", func(context.Context) error { stop(); return <-sent }},
-		{"quiesce", t.quiesce},
-		{"read", t.read},
-	} {
-		if failed = t.phase(ctx, p.name, p.do); failed != nil {
-			break
+	go func() { sent <- t.send(sending, urls) }()
+	for _, p := range phases {
+		if p.do == nil {
+			p.do = func(context.Context) error { stop(); return <-sent }
+		}
+		if err := t.phase(ctx, p); err != nil {
+			return err
 		}
 	}
-	stop()
-	return errors.Join(failed, t.end(ctx))
+	return nil
 }
 
-// phase is one of the phases. What goes wrong with the system is in the run's description; the error is ours.
-func (t *trial) phase(ctx context.Context, name string, do func(context.Context) error) error {
-	p := folder.Phase{Name: name, From: time.Now()}
-	err := do(ctx)
-	p.To = time.Now()
+// phase goes through one of the phases. What goes wrong with the system is in the run's description; the error is ours.
+func (t *trial) phase(ctx context.Context, p phase) error {
+	said := folder.Phase{Name: p.name, From: time.Now()}
+	err := p.do(ctx)
+	said.To = time.Now()
 	if err != nil {
-		p.Failed = err.Error()
-		t.Say("%s: %v", name, err)
+		said.Failed = err.Error()
+		t.Say("%s: %v", p.name, err)
 	}
-	t.run.Phases = append(t.run.Phases, p)
-	t.Say("%s: %.0f s; %d acknowledged of %d", name, p.To.Sub(p.From).Seconds(), t.progress.Acked.Load(), t.progress.Began.Load())
+	t.run.Phases = append(t.run.Phases, said)
+	t.Say("%s: %.0f s; %d acknowledged of %d", p.name, said.To.Sub(said.From).Seconds(), t.progress.Acked.Load(), t.progress.Began.Load())
 	return ctx.Err()
 }
 
-func (t *trial) send(ctx context.Context) error {
-	var urls []string
+func (t *trial) urls() (urls []string) {
 	for _, address := range t.estate.Ingresses() {
 		urls = append(urls, "http://"+address)
 	}
+	return urls
+}
+
+// send plays the providers until ctx ends. Secrets are changed where the system reads the files of the cast.
+func (t *trial) send(ctx context.Context, urls []string) error {
+	rotate := 20 * time.Second
+	if t.estate == nil {
+		rotate = 0
+	}
 	report, err := workload.Run(ctx, workload.Options{
-		Seed: t.Seed, Cast: t.cast, URLs: urls, Journal: t.journal, Rate: t.Rate, Senders: t.Senders, Progress: &t.progress,
-		Rotate: 20 * time.Second, Drain: time.Minute,
+		Seed: t.Seed, Cast: t.cast, URLs: urls, Journal: t.journal, Events: t.Limit, Again: t.Again, Rate: t.Rate, Senders: t.Senders, Progress: &t.progress,
+		Rotate: rotate, Drain: time.Minute,
 	})
 	if report != nil {
 		t.run.Events = int(report.Happenings)
@@ -198,10 +238,10 @@ func (t *trial) faults(ctx context.Context) error {
 	defer func() { _ = lines.Close() }()
 	until := time.Now().Add(t.Duration)
 	t.report, err = nemesis.Run(ctx, nemesis.Options{
-		Estate: t.estate, Seed: t.Seed, Kinds: t.Kinds, Sessions: sessions, Say: t.Say,
+		Estate: t.estate, Seed: t.Seed, Kinds: t.Kinds, Together: t.Together, Plan: t.Plan, Sessions: sessions, Say: t.Say,
 		Journal: func(f folder.Fault) { _ = lines.Write(f); _ = lines.Flush() },
 		Timing:  func(d folder.Timing) { t.facts.Timings = append(t.facts.Timings, d) },
-		Enough:  func(n int) bool { return n >= t.Faults && !time.Now().Before(until) },
+		Enough:  func(n int) bool { return t.Plan == nil && n >= t.Faults && !time.Now().Before(until) },
 		Settled: t.settled,
 	})
 	if err != nil {
@@ -210,6 +250,11 @@ func (t *trial) faults(ctx context.Context) error {
 	for _, kind := range slices.Sorted(maps.Keys(t.report.Failed)) {
 		t.Say("%s could not be made: %s", kind, t.report.Failed[kind])
 	}
+	return t.enough(ctx)
+}
+
+// enough waits until so many events are acknowledged as were asked for.
+func (t *trial) enough(ctx context.Context) error {
 	for t.progress.Acked.Load() < t.Events {
 		before := t.progress.Acked.Load()
 		if err := estate.Pause(ctx, 10*time.Second); err != nil {
@@ -224,6 +269,9 @@ func (t *trial) faults(ctx context.Context) error {
 
 // settled waits until a request that was sent after a slot of faults has been acknowledged.
 func (t *trial) settled(ctx context.Context) error {
+	if t.Limit > 0 {
+		return nil // none may be left to send
+	}
 	since := time.Now().UnixNano()
 	return estate.Await(ctx, 90*time.Second, 50*time.Millisecond, "an acknowledgement", func(context.Context) error {
 		if t.progress.LastAck.Load() <= since {
@@ -233,12 +281,24 @@ func (t *trial) settled(ctx context.Context) error {
 	})
 }
 
-func (t *trial) heal(ctx context.Context) error { return t.estate.Heal(ctx) }
+func (t *trial) heal(ctx context.Context) error {
+	if t.Heal > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.Heal)
+		defer cancel()
+	}
+	return t.estate.Heal(ctx)
+}
+
+// names are those of topics and groups.
+type names struct{ topic, results, archiver, resultsArchiver string }
+
+var estateNames = names{estate.Topic, estate.Results, estate.ArchiverGroup, estate.ArchiverResultGroup}
 
 // quiesce waits until everything that was acknowledged is processed, published and archived.
-func (t *trial) quiesce(ctx context.Context) error {
+func (t *trial) quiesce(ctx context.Context, o *estate.Observer, n names) error {
 	since := time.Now()
-	err := estate.Await(ctx, t.Drain, 500*time.Millisecond, "rest", t.atRest)
+	err := estate.Await(ctx, t.Drain, 500*time.Millisecond, "rest", func(ctx context.Context) error { return atRest(ctx, o, n) })
 	t.timing(folder.Timing{Name: "last request, until all was processed and archived", Seconds: time.Since(since).Seconds()})
 	return err
 }
@@ -249,31 +309,34 @@ func (t *trial) timing(d folder.Timing) {
 	t.facts.Timings = append(t.facts.Timings, d)
 }
 
-func (t *trial) atRest(ctx context.Context) error {
-	ends, err := t.estate.Ends(ctx, estate.Topic)
+func atRest(ctx context.Context, o *estate.Observer, n names) error {
+	ends, err := o.Ends(ctx, n.topic)
 	if err != nil {
 		return err
 	}
-	progress, err := t.estate.Postgres.Progress(ctx)
+	progress, err := o.Progress(ctx)
 	if err != nil {
 		return err
 	}
 	if err := reached("processed", progress, ends); err != nil {
 		return err
 	}
-	pending, err := t.estate.Postgres.Pending(ctx)
+	pending, err := o.Pending(ctx)
 	if err != nil {
 		return err
 	}
 	if pending > 0 {
 		return fmt.Errorf("%d attempts and results are pending", pending)
 	}
-	for topic, group := range map[string]string{estate.Topic: estate.ArchiverGroup, estate.Results: estate.ArchiverResultGroup} {
-		ends, err := t.estate.Ends(ctx, topic)
+	for topic, group := range map[string]string{n.topic: n.archiver, n.results: n.resultsArchiver} {
+		if topic == "" {
+			continue
+		}
+		ends, err := o.Ends(ctx, topic)
 		if err != nil {
 			return err
 		}
-		committed, err := t.estate.Committed(ctx, group, topic)
+		committed, err := o.Committed(ctx, group, topic)
 		if err != nil {
 			return err
 		}
@@ -284,10 +347,10 @@ func (t *trial) atRest(ctx context.Context) error {
 	return nil
 }
 
-func reached(what string, at map[int32]int64, ends []int64) error {
+func reached(what string, at, ends map[int32]int64) error {
 	var behind int64
 	for partition, end := range ends {
-		behind += end - at[int32(partition)]
+		behind += end - at[partition]
 	}
 	if behind > 0 {
 		return fmt.Errorf("%d records are not %s", behind, what)
@@ -300,6 +363,7 @@ func (t *trial) read(ctx context.Context) error {
 	return collect.Run(ctx, collect.Options{
 		Dir: t.Dir, Brokers: t.estate.BrokersDirect(), Topic: estate.Topic, ResultsTopic: estate.Results, ProcessorGroup: estate.ProcessorGroup,
 		DatabaseURL: t.estate.Postgres.DirectURL(), Archive: t.estate.ArchiveURL(), AccessKey: estate.AccessKey, SecretKey: estate.SecretKey,
+		Verifier: t.verifier,
 	})
 }
 
@@ -307,16 +371,21 @@ func (t *trial) read(ctx context.Context) error {
 func (t *trial) end(ctx context.Context) error {
 	t.count(ctx)
 	t.estate.Close(ctx)
+	err := t.writeDown(t.estate.Postgres.Password(), estate.SecretKey, t.signer)
+	if !t.Keep {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(t.Dir, "data")))
+	}
+	return err
+}
+
+// writeDown completes the folder. secrets are those of the system, beside the cast's.
+func (t *trial) writeDown(secrets ...string) error {
 	t.run.Stopped = time.Now()
-	errs := []error{
+	return errors.Join(
 		folder.Write(t.Dir, folder.RunFile, &t.run),
 		folder.Write(t.Dir, folder.FactsFile, &t.facts),
-		t.cast.WriteSecrets(t.Dir, t.estate.Postgres.Password(), estate.SecretKey),
-	}
-	if !t.Keep {
-		errs = append(errs, os.RemoveAll(filepath.Join(t.Dir, "data")))
-	}
-	return errors.Join(errs...)
+		t.cast.WriteSecrets(t.Dir, secrets...),
+	)
 }
 
 func (t *trial) count(ctx context.Context) {
@@ -334,6 +403,7 @@ func (t *trial) count(ctx context.Context) {
 		folder.Refused412Same:    int64(same),
 		folder.Refused412Other:   int64(other),
 		folder.NotEnoughReplicas: t.estate.BrokersSaid("NotEnoughReplicasException"),
+		folder.Halted:            int64(t.estate.Gauge(ctx, "catchment_processor_halted")),
 	}
 	t.facts.Requests = requests(counters)
 	t.facts.RequestsComplete = t.report == nil || t.report.Faults == 0

@@ -14,11 +14,11 @@ import (
 // A whole run must see every trace; one of few faults those that its faults bring, and those of its providers.
 func TestMustHappen(t *testing.T) {
 	for seed := range uint64(20) {
-		require.Equal(t, folder.MustHappen, mustHappen(seed, nemesis.Kinds(), 60), "seed %d", seed)
+		require.Equal(t, folder.MustHappen, mustHappen(nemesis.Schedule(seed, nemesis.Kinds(), nemesis.Triples), 60), "seed %d", seed)
 	}
 	few, err := nemesis.Choose([]string{"store-kill", "commit-answer-lost"})
 	require.NoError(t, err)
-	must := mustHappen(1, few, 2)
+	must := mustHappen(nemesis.Schedule(1, few, nemesis.Triples), 2)
 	require.Contains(t, must, folder.UnknownCommits)
 	require.Contains(t, must, folder.ForgeriesSent)
 	require.NotContains(t, must, folder.Refused412Other)
@@ -38,8 +38,8 @@ func TestRequests(t *testing.T) {
 }
 
 func TestReached(t *testing.T) {
-	require.NoError(t, reached("read", map[int32]int64{0: 5}, []int64{5, 0}))
-	require.ErrorContains(t, reached("read", map[int32]int64{0: 5}, []int64{6, 2}), "3 records")
+	require.NoError(t, reached("read", map[int32]int64{0: 5}, map[int32]int64{0: 5, 1: 0}))
+	require.ErrorContains(t, reached("read", map[int32]int64{0: 5}, map[int32]int64{0: 6, 1: 2}), "3 records")
 }
 
 func TestTable(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -38,7 +39,7 @@ func archive(ctx context.Context, o Options) (err error) {
 		if !strings.HasPrefix(key, "events/") {
 			keep = nil
 		}
-		one, err := readSegment(key, object, keep)
+		one, err := readSegment(key, object, &o, keep)
 		if err != nil {
 			return err
 		}
@@ -81,7 +82,7 @@ type row struct {
 
 // readSegment reads an object as a segment, and dumps its rows, unless keep is nil. What is wrong with it stands in the
 // segment's Error; the error is that of the dump.
-func readSegment(key string, object []byte, keep *folder.Lines) (folder.Segment, error) {
+func readSegment(key string, object []byte, o *Options, keep *folder.Lines) (folder.Segment, error) {
 	sum := sha256.Sum256(object)
 	s := folder.Segment{Key: key, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(object))}
 	file, err := parquet.OpenFile(bytes.NewReader(object), s.Size)
@@ -105,8 +106,11 @@ func readSegment(key string, object []byte, keep *folder.Lines) (folder.Segment,
 			if want := s.First + s.Rows; w.Offset != want && s.Error == "" {
 				s.Error = fmt.Sprintf("row %d has offset %d and not %d", s.Rows, w.Offset, want)
 			}
+			if day := "/date=" + time.UnixMicro(w.KafkaTimestamp).UTC().Format(time.DateOnly) + "/"; !strings.Contains(key, day) && s.Error == "" {
+				s.Error = fmt.Sprintf("row %d is of another day than its object: %s", s.Rows, day)
+			}
 			s.Rows++
-			if keep != nil {
+			if keep != nil && o.ours(orNone(w.Source)) {
 				if err := keep.Write(w.record(key)); err != nil {
 					return s, err
 				}
@@ -179,7 +183,13 @@ func checkpoints(ctx context.Context, o Options, s store) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	return objects(ctx, s, []string{"starts/", "checkpoints/"}, func(key string, object []byte) error { return out.Write(readCheckpoint(key, object)) })
+	return objects(ctx, s, []string{"starts/", "checkpoints/"}, func(key string, object []byte) error {
+		c := readCheckpoint(key, object)
+		if o.Verifier != "" && c.Kind != "start" { // a start is not signed
+			c.Unsigned = unsigned(object, o.Verifier)
+		}
+		return out.Write(c)
+	})
 }
 
 // objects reads those whose keys begin with one of the prefixes.

@@ -17,7 +17,7 @@ import (
 
 // kafka dumps the deliveries' topic, and how the partitions of both topics stand.
 func kafka(ctx context.Context, o Options) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...))
+	cl, err := o.connect()
 	if err != nil {
 		return err
 	}
@@ -38,6 +38,11 @@ func kafka(ctx context.Context, o Options) error {
 		return err
 	}
 	return records(ctx, o, parts)
+}
+
+func (o *Options) connect(more ...kgo.Opt) (*kgo.Client, error) {
+	opts := append([]kgo.Opt{kgo.SeedBrokers(o.Brokers...)}, o.Kafka...)
+	return kgo.NewClient(append(opts, more...)...)
 }
 
 // partitions asks for the logs' bounds and for the processor's commits.
@@ -112,7 +117,7 @@ func records(ctx context.Context, o Options, parts []folder.Partition) (err erro
 	if len(left) == 0 {
 		return nil
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords(),
+	cl, err := o.connect(kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16<<20), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o.Topic: from}))
 	if err != nil {
 		return err
@@ -131,8 +136,10 @@ func records(ctx context.Context, o Options, parts []folder.Partition) (err erro
 			if !ok {
 				continue
 			}
-			if err := out.Write(recordOf(r, p.TopicID)); err != nil {
-				return err
+			if one := recordOf(r, p.TopicID); o.ours(one.Source) {
+				if err := out.Write(one); err != nil {
+					return err
+				}
 			}
 			if r.Offset >= p.End-1 {
 				delete(left, r.Partition)

@@ -24,41 +24,42 @@ func postgres(ctx context.Context, o Options) error {
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	for _, dump := range []func() error{
 		func() error {
-			return write[folder.Identity](ctx, tx, o.Dir, folder.IdentitiesFile, `SELECT source, event_id AS id, delivery_id::text AS delivery FROM catchment.identities`)
+			return write(ctx, tx, o.Dir, func(r *folder.Identity) bool { return o.ours(r.Source) }, folder.IdentitiesFile, `SELECT source, event_id AS id, delivery_id::text AS delivery FROM catchment.identities`)
 		},
 		func() error {
-			return write[folder.Event](ctx, tx, o.Dir, folder.EventsFile, `SELECT source, event_id AS id, status, delivery_id::text AS delivery,
+			return write(ctx, tx, o.Dir, func(r *folder.Event) bool { return o.ours(r.Source) }, folder.EventsFile, `SELECT source, event_id AS id, status, delivery_id::text AS delivery,
 				encode(sha256(body), 'hex') AS sha256, replace(topic_id::text, '-', '') AS topic_id, partition, "offset", deliveries FROM catchment.events`)
 		},
 		func() error {
-			return write[folder.Result](ctx, tx, o.Dir, folder.ResultsFile, `SELECT source, event_id AS id, operation,
+			return write(ctx, tx, o.Dir, func(r *folder.Result) bool { return o.ours(r.Source) }, folder.ResultsFile, `SELECT source, event_id AS id, operation,
 				(array_agg(outcome ORDER BY attempt DESC, started_at DESC))[1] AS outcome,
 				count(*) FILTER (WHERE outcome = 'succeeded')::integer AS succeeded
 				FROM catchment.results GROUP BY source, event_id, operation`)
 		},
 		func() error {
-			return write[folder.Conflict](ctx, tx, o.Dir, folder.ConflictsFile, `SELECT source, event_id AS id, delivery_id::text AS delivery,
-				encode(sha256(body), 'hex') AS sha256 FROM catchment.conflicts`)
+			return write(ctx, tx, o.Dir, func(r *folder.Conflict) bool { return o.ours(r.Source) }, folder.ConflictsFile, `SELECT source, event_id AS id, delivery_id::text AS delivery,
+				encode(sha256(body), 'hex') AS sha256 FROM catchment.conflicts
+				UNION ALL SELECT source, event_id, delivery_id::text, encode(body_sha256, 'hex') FROM catchment.duplicates WHERE body_sha256 IS NOT NULL`)
 		},
 		func() error {
-			return write[folder.Letter](ctx, tx, o.Dir, folder.LettersFile, `SELECT coalesce(source, '') AS source, coalesce(event_id, '') AS id,
+			return write(ctx, tx, o.Dir, func(r *folder.Letter) bool { return o.ours(r.Source) }, folder.LettersFile, `SELECT coalesce(source, '') AS source, coalesce(event_id, '') AS id,
 				coalesce(operation, '') AS operation, reason, partition, "offset" FROM catchment.dead_letters`)
 		},
 		func() error {
-			return write[folder.Progress](ctx, tx, o.Dir, folder.ProgressFile, `SELECT topic, replace(topic_id::text, '-', '') AS topic_id, partition,
+			return write(ctx, tx, o.Dir, func(*folder.Progress) bool { return true }, folder.ProgressFile, `SELECT topic, replace(topic_id::text, '-', '') AS topic_id, partition,
 				next_offset AS next FROM catchment.progress`)
 		},
 		func() error {
-			return write[folder.Effect](ctx, tx, o.Dir, folder.LedgerFile, `SELECT source, event_id AS id, entity, coalesce(delivery_id::text, '') AS delivery FROM prove_ledger`)
+			return write(ctx, tx, o.Dir, func(r *folder.Effect) bool { return o.ours(r.Source) }, folder.LedgerFile, `SELECT source, event_id AS id, entity, coalesce(delivery_id::text, '') AS delivery FROM prove_ledger`)
 		},
 		func() error {
-			return write[folder.Counter](ctx, tx, o.Dir, folder.CountersFile, `SELECT entity, n FROM prove_counters`)
+			return write(ctx, tx, o.Dir, func(r *folder.Counter) bool { return o.changed(r.Entity) }, folder.CountersFile, `SELECT entity, n FROM prove_counters`)
 		},
 		func() error {
-			return write[folder.State](ctx, tx, o.Dir, folder.StateFile, `SELECT 0::bigint AS number, entity, version, event_id AS id FROM prove_state`)
+			return write(ctx, tx, o.Dir, func(r *folder.State) bool { return o.changed(r.Entity) }, folder.StateFile, `SELECT 0::bigint AS number, entity, version, event_id AS id FROM prove_state`)
 		},
 		func() error {
-			return write[folder.State](ctx, tx, o.Dir, folder.HistoryFile, `SELECT number, entity, version, event_id AS id FROM prove_history ORDER BY number`)
+			return write(ctx, tx, o.Dir, func(r *folder.State) bool { return o.changed(r.Entity) }, folder.HistoryFile, `SELECT number, entity, version, event_id AS id FROM prove_history ORDER BY number`)
 		},
 	} {
 		if err := dump(); err != nil {
@@ -68,20 +69,23 @@ func postgres(ctx context.Context, o Options) error {
 	return nil
 }
 
-// write dumps what a query finds, a row at a time. Its columns are called as the fields of T are.
-func write[T any](ctx context.Context, tx pgx.Tx, dir, name, query string) error {
+// write dumps what a query finds and keep wants, a row at a time. Its columns are called as the fields of T are.
+func write[T any](ctx context.Context, tx pgx.Tx, dir string, keep func(*T) bool, name, query string) error {
 	rows, err := tx.Query(ctx, query)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	defer rows.Close()
-	return folder.WriteAll(dir, name, each[T](rows))
+	return folder.WriteAll(dir, name, each(rows, keep))
 }
 
-func each[T any](rows pgx.Rows) iter.Seq2[T, error] {
+func each[T any](rows pgx.Rows, keep func(*T) bool) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for rows.Next() {
 			row, err := pgx.RowToStructByNameLax[T](rows)
+			if err == nil && !keep(&row) {
+				continue
+			}
 			if !yield(row, err) {
 				return
 			}

@@ -68,20 +68,9 @@ func (e *Estate) Partitions(ctx context.Context, topic string) ([]Partition, err
 	return all, nil
 }
 
-// Ends are the ends of all partitions of a topic; an error when one is not known.
-func (e *Estate) Ends(ctx context.Context, topic string) ([]int64, error) {
-	partitions, err := e.Partitions(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	ends := make([]int64, len(partitions))
-	for n, p := range partitions {
-		if p.End < 0 {
-			return nil, fmt.Errorf("the end of partition %d of %s is not known", n, topic)
-		}
-		ends[n] = p.End
-	}
-	return ends, nil
+// Observer asks how far everything is.
+func (e *Estate) Observer() *Observer {
+	return &Observer{Kafka: e.admin.Client, DatabaseURL: e.Postgres.DirectURL(), Topic: Topic}
 }
 
 // Holders says which member of a group holds each partition of a topic: the client's address; empty: nobody.
@@ -112,21 +101,6 @@ func (e *Estate) Holders(ctx context.Context, group string) (map[int32]string, b
 		}
 	}
 	return held, g.State == "Stable", nil
-}
-
-// Committed are the offsets that a group has committed for a topic, by partition.
-func (e *Estate) Committed(ctx context.Context, group, topic string) (map[int32]int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
-	defer cancel()
-	offsets, err := e.admin.FetchOffsets(ctx, group)
-	if err != nil {
-		return nil, err
-	}
-	committed := map[int32]int64{}
-	for _, o := range offsets.Offsets()[topic] {
-		committed[o.Partition] = o.At
-	}
-	return committed, nil
 }
 
 // Leads says which partitions of the deliveries a broker leads.

@@ -38,6 +38,7 @@ type Options struct {
 	Segment  time.Duration // age at which a segment is closed
 	Parts    int           // partitions of the topic of deliveries
 	Env      []string      // of the services, NAME=VALUE
+	Key      string        // signer key of the archive's checkpoints; empty: they are not signed
 	Say      func(format string, args ...any)
 }
 

@@ -2,7 +2,6 @@ package estate
 
 import (
 	"context"
-	_ "embed" // the statements
 	"errors"
 	"fmt"
 	"os"
@@ -342,48 +341,8 @@ func (p *Postgres) close(ctx context.Context) {
 	}
 }
 
-var (
-	//go:embed position.sql
-	positionSQL string
-	//go:embed progress.sql
-	progressSQL string
-	//go:embed pending.sql
-	pendingSQL string
-)
-
 // Position is how far the processors are, summed over all partitions of the deliveries.
 func (p *Postgres) Position(ctx context.Context) (n int64, err error) {
-	err = p.query(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, positionSQL, Topic).Scan(&n) })
-	return n, err
-}
-
-// Progress is how far the processors are with each partition of the deliveries.
-func (p *Postgres) Progress(ctx context.Context) (map[int32]int64, error) {
-	next := map[int32]int64{}
-	err := p.query(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, progressSQL, Topic)
-		if err != nil {
-			return err
-		}
-		var partition int32
-		var offset int64
-		_, err = pgx.ForEachRow(rows, []any{&partition, &offset}, func() error { next[partition] = offset; return nil })
-		return err
-	})
-	return next, err
-}
-
-// Pending is how many attempts are still to be made, and results to be published.
-func (p *Postgres) Pending(ctx context.Context) (n int64, err error) {
-	err = p.query(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, pendingSQL).Scan(&n) })
-	return n, err
-}
-
-func (p *Postgres) query(ctx context.Context, ask func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, p.DirectURL())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return ask(conn)
+	o := Observer{DatabaseURL: p.DirectURL(), Topic: Topic}
+	return o.Position(ctx)
 }

@@ -164,6 +164,20 @@ func (e *Estate) Counters(ctx context.Context) map[string]float64 {
 	return maps.Clone(e.samples.counters)
 }
 
+// Gauge is what the services that run now measure under a name, of any labels, in sum.
+func (e *Estate) Gauge(ctx context.Context, name string) float64 {
+	e.samples.services(ctx)
+	e.samples.mu.Lock()
+	defer e.samples.mu.Unlock()
+	var total float64
+	for _, s := range e.Services() {
+		if pid := s.Pid(); pid != 0 && e.samples.pids[s.Name] == pid {
+			total += Sum(e.samples.last[s.Name], name)
+		}
+	}
+	return total
+}
+
 // LeaderChanges is how often a partition of the deliveries got another leader, or the same one anew.
 func (e *Estate) LeaderChanges() int64 {
 	e.samples.mu.Lock()

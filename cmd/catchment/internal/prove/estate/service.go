@@ -93,7 +93,7 @@ func (e *Estate) newService(ctx context.Context, what string, i int, program str
 	for id := 1; id <= Brokers; id++ {
 		brokers = append(brokers, e.Link(name+"→"+brokerName(id)).Address())
 	}
-	text := fmt.Sprintf(configuration, strings.Join(brokers, ", "), Topic, Results, e.o.Parts, e.Postgres.URL(name), archiveURL(store),
+	text := fmt.Sprintf(configuration, strings.Join(brokers, ", "), Topic, Results, e.o.Parts, e.Postgres.URL(name), archiveURL(store), e.o.Key,
 		local(listen), local(ops), local(ops), e.o.Sessions, local(ops), e.o.Segment, e.o.Sessions, level, e.o.Sources)
 	config := filepath.Join(e.o.Dir, "config", name+".yaml")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -117,7 +117,7 @@ const (
 
 const configuration = `kafka: {brokers: [%s], topic: %s, results_topic: %s, partitions: %d}
 postgres: {url: "%s", max_conns: 12}
-archive: {url: "%s"}
+archive: {url: "%s", checkpoint_key: "%s"}
 ingress:
   listen: "%s"
   ops_listen: "%s"

@@ -61,6 +61,10 @@ type Run struct {
 	Split  []string `json:"split,omitempty"`  // sources whose deliveries carry several events
 	Canary string   `json:"canary,omitempty"` // text that stands in every body, and may stand in no log
 
+	// Shared says that the system was there before the run, and others have sent to it: what is not of the run's sources is
+	// left out of the dumps, Kafka may have deleted what is older, and so may have topics that the archive still has.
+	Shared bool `json:"shared,omitempty"`
+
 	// Must are the counters that may not be zero, or the run has not shown what it claims; null: MustHappen.
 	Must []string `json:"must_happen"`
 }
@@ -88,6 +92,7 @@ const (
 	ConflictsSent      = "conflicts_sent"
 	PoisonSent         = "poison_sent"
 	RotationsUnderLoad = "rotations"
+	Halted             = "halted_partitions" // of processors; no must
 )
 
 // MustHappen are the counters of a whole run, by reliability's rule against empty passes.
@@ -201,6 +206,7 @@ type Checkpoint struct {
 	Previous  string `json:"previous,omitempty"` // SHA-256 of the chain's object before, or none
 	Own       string `json:"own"`                // SHA-256 of this object, computed
 	Signature string `json:"signature,omitempty"`
+	Unsigned  string `json:"unsigned,omitempty"` // why it is not signed by the archivers' key, where that is known
 	Error     string `json:"error,omitempty"`
 }
 
@@ -217,7 +223,7 @@ type Event struct {
 	ID         string `json:"id"`
 	Status     string `json:"status"`
 	Delivery   string `json:"delivery"`
-	SHA256     string `json:"sha256"` // of the stored body, computed
+	SHA256     string `json:"sha256"` // of a conflict's stored body, computed; of a retry's as stored
 	TopicID    string `json:"topic_id" db:"topic_id"`
 	Partition  int32  `json:"partition"`
 	Offset     int64  `json:"offset"`
@@ -233,7 +239,8 @@ type Result struct {
 	Succeeded int    `json:"succeeded"` // how many of its attempts succeeded
 }
 
-// Conflict is a row of catchment.conflicts.
+// Conflict is a delivery with other bytes than its event's: a row of catchment.conflicts, or a retry with members that
+// its provider changes.
 type Conflict struct {
 	Source   string `json:"source"`
 	ID       string `json:"id"`

@@ -101,6 +101,12 @@ var corruptions = []corruption{
 	{AckHonesty, "acknowledged while two brokers were down", func(s *scene) {
 		s.faults[1].At, s.faults[2].At = s.journal[10].At.Add(-time.Second/4), s.journal[11].At.Add(time.Second/4)
 	}},
+	{AckHonesty, "a repetition of what two dead brokers never had was acknowledged", func(s *scene) {
+		first := find(s.journal, func(l *journal.Line) bool { return l.ID == "again" && l.Source == "github" })
+		again := find(s.journal, func(l *journal.Line) bool { return l.ID == "again" && l.Said == "duplicate" })
+		s.faults[1].At, s.faults[2].At = first.At.Add(-time.Second/4), again.At.Add(time.Second/4)
+		find(s.journal, func(l *journal.Line) bool { return l.Source == "github" && l.ID == "again" && l.Said == "accepted" }).Outcome = journal.Info
+	}},
 	{Once, "an effect came twice", func(s *scene) { s.ledger = append(s.ledger, s.ledger[4]) }},
 	{Once, "an effect is gone", func(s *scene) { s.ledger = s.ledger[1:] }},
 	{Once, "poison took effect", func(s *scene) {
@@ -186,6 +192,7 @@ var corruptions = []corruption{
 	{Chain, "a row was altered", func(s *scene) { find(s.segments, isBody(1)).Computed = sum("altered") }},
 	{Chain, "a segment names another before it", func(s *scene) { find(s.segments, isBody(1)).Previous = sum("other") }},
 	{Chain, "a checkpoint names another before it", func(s *scene) { find(s.checkpoints, isSegment(1)).Previous = sum("other") }},
+	{Chain, "a checkpoint is not signed by the archivers' key", func(s *scene) { find(s.checkpoints, isSegment(1)).Unsigned = "it is not signed" }},
 	{Chain, "a segment could not be read", func(s *scene) { find(s.segments, isBody(1)).Error = "no Parquet" }},
 	{Chain, "the count is wrong", func(s *scene) { find(s.segments, isBody(1)).Count-- }},
 	{Chain, "a gap was admitted", func(s *scene) {

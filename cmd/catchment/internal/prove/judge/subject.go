@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/folder"
 	"github.com/catchment-dev/catchment/cmd/catchment/internal/prove/journal"
@@ -119,7 +120,8 @@ func (j *judge) lossDB(s *subject) {
 	}
 }
 
-// conflicts wants the deliveries with other bytes than the stored ones to be kept as conflicts: they were acknowledged too.
+// conflicts wants the deliveries with other bytes than the stored ones to be kept as conflicts, or as retries that differ in
+// what their provider changes: they were acknowledged too.
 func (j *judge) conflicts(s *subject) {
 	if s.of != nil {
 		return
@@ -136,7 +138,7 @@ func (j *judge) conflicts(s *subject) {
 		others[r.Delivery+r.SHA256] = true
 		if !kept[r.Delivery+r.SHA256] {
 			j.v.Lost++
-			j.found(LossDB, "%s: delivery %s, at %s, has other bytes than the stored event and is not among the conflicts", s.name(), r.Delivery, place(r))
+			j.found(LossDB, "%s: delivery %s, at %s, has other bytes than the stored event, and there is no row that says so", s.name(), r.Delivery, place(r))
 		}
 	}
 	for _, c := range s.conflicts {
@@ -214,7 +216,8 @@ func (j *judge) honest(s *subject) {
 			j.v.Lost++
 			j.found(AckHonesty, "%s: delivery %s was answered with %d (%s), and no such record is in Kafka", s.name(), a.delivery, a.status, a.replied)
 		}
-		if w := j.impossible(a.at, a.answered); w != nil && a.replied != "duplicate" {
+		// An acknowledgement that the ingress remembers is of a request before.
+		if w := j.impossible(a.at, a.answered); w != nil && (a.replied != "duplicate" || !s.sentBefore(w.from)) {
 			j.found(AckHonesty, "%s: delivery %s was acknowledged during %s (fault %d), when nothing could be", s.name(), a.delivery, w.kind, w.number)
 		}
 	}
@@ -225,6 +228,11 @@ func (j *judge) honest(s *subject) {
 			j.found(AckHonesty, "%s: the ingress logged that delivery %s is at %d/%d, and it is not", s.name(), k.Delivery, k.Partition, k.Offset)
 		}
 	}
+}
+
+// sentBefore says whether a genuine attempt was made before a time.
+func (s *subject) sentBefore(at time.Time) bool {
+	return slices.ContainsFunc(s.attempts, func(a attempt) bool { return a.genuine() && a.at.Before(at) })
 }
 
 // once wants one effect of every event that can have one (check 4).

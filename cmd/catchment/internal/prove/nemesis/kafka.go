@@ -66,6 +66,9 @@ func brokerPause(_ context.Context, w *work) (func(context.Context) error, error
 
 // leaderKill kills the leader of a partition, and waits until each partition that it led has acknowledged something since.
 func leaderKill(ctx context.Context, w *work) (func(context.Context) error, error) {
+	if err := inSync(ctx, w); err != nil {
+		return nil, err
+	}
 	partitions, err := w.Partitions(ctx, estate.Topic)
 	if err != nil {
 		return nil, err
@@ -111,6 +114,26 @@ func leaderKill(ctx context.Context, w *work) (func(context.Context) error, erro
 		return err
 	}
 	return brokerAgain(b), nil
+}
+
+// inSync waits until each partition has all of its replicas, where nothing else is broken: one whose leader is the only replica
+// in sync, as after all brokers were down, rightly has no leader without it.
+func inSync(ctx context.Context, w *work) error {
+	if !w.alone {
+		return nil
+	}
+	return estate.Await(ctx, 45*time.Second, 100*time.Millisecond, "replicas in sync", func(ctx context.Context) error {
+		now, err := w.Partitions(ctx, estate.Topic)
+		if err != nil {
+			return err
+		}
+		for n, p := range now {
+			if p.ISR < estate.Brokers {
+				return fmt.Errorf("partition %d has %d", n, p.ISR)
+			}
+		}
+		return nil
+	})
 }
 
 func twoDown(ctx context.Context, w *work) (func(context.Context) error, error) {

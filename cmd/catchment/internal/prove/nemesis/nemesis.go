@@ -39,6 +39,7 @@ type Fault struct {
 	Kind   string
 	Target string
 	Length time.Duration
+	After  time.Duration // how long after its slot's begin it begins
 }
 
 // String is the fault as the schedule prints it.
@@ -65,8 +66,26 @@ func (s Slot) String() string {
 // whole is how many kinds a run has at least in which the vital ones come early and alone. One of few kinds pairs all.
 const whole = 30
 
-// Schedule is the endless plan of a seed. Every kind comes once before one comes again.
-func Schedule(seed uint64, kinds []Kind) iter.Seq[Slot] {
+// Triples is how many faults come at the same time at most, where nothing else is said.
+const Triples = 3
+
+// size is how many faults come at the same time: one, two or three, and more where most is more.
+func size(r *rand.Rand, most int) int {
+	if most > Triples {
+		return 1 + r.IntN(most)
+	}
+	switch n := r.IntN(100); {
+	case n < 20:
+		return min(3, most)
+	case n < 60:
+		return min(2, most)
+	}
+	return 1
+}
+
+// Schedule is the endless plan of a seed, with at most so many faults at the same time, 1 or more. Every kind comes once
+// before one comes again.
+func Schedule(seed uint64, kinds []Kind, most int) iter.Seq[Slot] {
 	return func(yield func(Slot) bool) {
 		r := rand.New(rand.NewPCG(seed, 0x6e656d65736973))
 		deck, alone := slices.Clone(kinds), len(kinds) >= whole
@@ -84,13 +103,7 @@ func Schedule(seed uint64, kinds []Kind) iter.Seq[Slot] {
 				}
 				shuffle(r, deck)
 			}
-			want := 1
-			switch n := r.IntN(100); {
-			case n < 20:
-				want = 3
-			case n < 60:
-				want = 2
-			}
+			want := size(r, most)
 			if alone && deck[0].Vital {
 				want = 1
 			}
@@ -180,6 +193,8 @@ type Options struct {
 	Estate   *estate.Estate
 	Seed     uint64
 	Kinds    []Kind
+	Together int                 // how many faults come at the same time at most
+	Plan     []Slot              // these and no others, in place of the seed's schedule
 	Sessions time.Duration       // session timeout of the consumers
 	Journal  func(folder.Fault)  // is called for each begin and end, never at the same time
 	Timing   func(folder.Timing) // 〃 for what has a limit
@@ -200,7 +215,14 @@ type Report struct {
 // Run makes the faults of the schedule until there are enough of them or ctx ends.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	n := &run{Options: o, report: &Report{Kinds: map[string]int{}, Failed: map[string]string{}}}
-	for slot := range Schedule(o.Seed, o.Kinds) {
+	plan := Schedule(o.Seed, o.Kinds, o.Together)
+	if o.Plan != nil {
+		if err := Check(o.Plan, o.Kinds); err != nil {
+			return nil, err
+		}
+		plan = numbered(o.Plan)
+	}
+	for slot := range plan {
 		if ctx.Err() != nil || o.Enough(n.report.Faults) {
 			break
 		}
@@ -220,6 +242,37 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return n.report, nil
 }
 
+// Check says what in a plan is of no kind, or has a target that its kind does not know.
+func Check(plan []Slot, kinds []Kind) error {
+	for _, f := range slices.Concat(plan...) {
+		i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Name == f.Kind })
+		if i < 0 {
+			return fmt.Errorf("there is no fault %q", f.Kind)
+		}
+		if targets := kinds[i].Targets; len(targets) > 0 && !slices.Contains(targets, f.Target) {
+			return fmt.Errorf("%s has no target %q: expected one of %v", f.Kind, f.Target, targets)
+		}
+	}
+	return nil
+}
+
+// numbered are the slots with numbers for their faults, which pair a begin with its end.
+func numbered(plan []Slot) iter.Seq[Slot] {
+	return func(yield func(Slot) bool) {
+		number := 0
+		for _, slot := range plan {
+			slot = slices.Clone(slot)
+			for i := range slot {
+				number++
+				slot[i].Number = number
+			}
+			if !yield(slot) {
+				return
+			}
+		}
+	}
+}
+
 type run struct {
 	Options
 
@@ -232,6 +285,9 @@ func (n *run) one(ctx context.Context, f Fault, alone bool) {
 	kinds := n.Kinds
 	k := kinds[slices.IndexFunc(kinds, func(k Kind) bool { return k.Name == f.Kind })]
 	w := &work{Estate: n.Estate, Fault: f, alone: alone, sessions: n.Sessions, run: n}
+	if f.After > 0 && estate.Pause(ctx, f.After) != nil {
+		return
+	}
 	end, err := k.begin(ctx, w)
 	n.note(f, k, "begin", err)
 	if err == nil {

@@ -12,9 +12,9 @@ import (
 )
 
 // first are the first faults of a seed's schedule, a line a slot.
-func first(seed uint64, kinds []Kind, n int) (lines []string, slots []Slot) {
+func first(seed uint64, kinds []Kind, most, n int) (lines []string, slots []Slot) {
 	faults := 0
-	for slot := range Schedule(seed, kinds) {
+	for slot := range Schedule(seed, kinds, most) {
 		lines, slots = append(lines, slot.String()), append(slots, slot)
 		if faults += len(slot); faults >= n {
 			break
@@ -25,18 +25,18 @@ func first(seed uint64, kinds []Kind, n int) (lines []string, slots []Slot) {
 
 func TestScheduleIsItsSeed(t *testing.T) {
 	kinds := Kinds()
-	a, _ := first(7, kinds, 2000)
-	b, _ := first(7, Kinds(), 2000)
+	a, _ := first(7, kinds, Triples, 2000)
+	b, _ := first(7, Kinds(), Triples, 2000)
 	require.Equal(t, a, b)
-	other, _ := first(8, kinds, 2000)
+	other, _ := first(8, kinds, Triples, 2000)
 	require.NotEqual(t, a, other)
-	short, _ := first(7, kinds, 60)
+	short, _ := first(7, kinds, Triples, 60)
 	require.Equal(t, a[:len(short)], short, "a longer run begins as a shorter one does")
 }
 
 func TestSchedule(t *testing.T) {
 	kinds := Kinds()
-	_, slots := first(1, kinds, 3000)
+	_, slots := first(1, kinds, Triples, 3000)
 	sizes, number, seen, once := map[int]int{}, 0, map[string]bool{}, 0
 	for _, slot := range slots {
 		sizes[len(slot)]++
@@ -64,7 +64,7 @@ func TestSchedule(t *testing.T) {
 	require.Len(t, seen, len(kinds))
 	require.Equal(t, 1, once)
 	for seed := range uint64(50) {
-		_, early := first(seed, kinds, 60)
+		_, early := first(seed, kinds, Triples, 60)
 		vital := 0
 		for _, slot := range early {
 			for _, f := range slot {
@@ -79,6 +79,11 @@ func TestSchedule(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		require.Greater(t, sizes[n], 100, "slots of %d", n)
 	}
+	require.Zero(t, sizes[Triples+1])
+	_, crowded := first(1, kinds, 6, 3000)
+	require.Less(t, len(crowded), len(slots)*2/3)
+	_, alone := first(1, kinds, 1, 300)
+	require.Len(t, alone, 300)
 }
 
 func vitals(kinds []Kind) (n int) {

@@ -14,11 +14,12 @@ import (
 // resumeBound is from Postgres' being there again until the position moves.
 const resumeBound = 5 * time.Second
 
-// pgxCommit is how the processor's driver ends a transaction on the wire, and unknownCommits how it counts those of batches
-// that nobody answered.
+// pgxCommit is how the processor's driver ends a transaction on the wire; unknownCommits is how it counts those of batches
+// that nobody answered, and processed what it counts when a batch is done.
 const (
 	pgxCommit      = "commit\x00"
 	unknownCommits = "catchment_processor_unknown_commits_total"
+	processed      = "catchment_processor_events_total"
 )
 
 // postgresKinds are what happens to Postgres.
@@ -157,8 +158,9 @@ func postgresDiskFull(ctx context.Context, w *work) (func(context.Context) error
 	return func(ctx context.Context) error { return w.Postgres.Restart(ctx, syscall.SIGKILL) }, err
 }
 
-// commitCut cuts at COMMITs. Some of them are of claims and of publications: where the answer is lost, and nothing else is
-// broken, it goes on until a batch did not hear what became of it.
+// commitCut cuts at COMMITs. Where the answer is lost, and nothing else is broken, it cuts one after the other, with a batch
+// in between, until it was a batch that did not hear what became of it: a processor commits claims and publications as
+// well, and one that loses each COMMIT never comes so far as a batch.
 func commitCut(after bool) func(context.Context, *work) (func(context.Context) error, error) {
 	return func(ctx context.Context, w *work) (func(context.Context) error, error) {
 		if err := flowing(ctx, w); err != nil {
@@ -171,18 +173,28 @@ func commitCut(after bool) func(context.Context, *work) (func(context.Context) e
 			return end, nil
 		}
 		s := w.Processor[int(w.Target[len("processor-")]-'1')]
-		before, err := s.Metrics(ctx)
+		start, err := s.Metrics(ctx)
 		if err != nil {
 			return nil, err
 		}
-		k.Trap(pgxCommit, after, 100)
+		cut, done, armed := 0, estate.Sum(start, processed), false
 		w.hold = func(ctx context.Context) error {
-			return estate.Await(ctx, w.sessions+20*time.Second, 100*time.Millisecond, "a batch whose COMMIT nobody answered", func(ctx context.Context) error {
+			return estate.Await(ctx, w.sessions+time.Minute, 50*time.Millisecond, "a batch whose COMMIT nobody answered", func(ctx context.Context) error {
 				now, err := s.Metrics(ctx)
-				if err == nil && estate.Sum(now, unknownCommits) <= estate.Sum(before, unknownCommits) {
-					err = fmt.Errorf("%d COMMITs were cut, none of them a batch's", k.Sprung())
+				if err != nil {
+					return err
 				}
-				return err
+				if estate.Sum(now, unknownCommits) > estate.Sum(start, unknownCommits) {
+					return nil
+				}
+				switch {
+				case armed && k.Sprung() > 0:
+					cut, done, armed = cut+k.Trap("", false, 0), estate.Sum(now, processed), false
+				case !armed && estate.Sum(now, processed) > done:
+					k.Trap(pgxCommit, after, 1)
+					armed = true
+				}
+				return fmt.Errorf("%d COMMITs were cut, none of them a batch's", cut)
 			})
 		}
 		return end, nil

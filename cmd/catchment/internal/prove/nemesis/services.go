@@ -205,6 +205,48 @@ func storm(role string) func(context.Context, *work) (func(context.Context) erro
 	}
 }
 
+// Retention is a fault that no schedule has: a sound processor halts behind it until a person fills the gap from the archive.
+func Retention() Kind {
+	return Kind{
+		Name: "retention-overtakes", What: "no processor runs, and Kafka deletes what only the archive has read",
+		Needs: []string{processor}, Min: 8 * second, Max: 8 * second, begin: retention,
+	}
+}
+
+func retention(_ context.Context, w *work) (func(context.Context) error, error) {
+	for _, s := range of(w, processor) {
+		s.Kill()
+	}
+	overtaken := func(ctx context.Context) error {
+		read, err := w.Observer().Progress(ctx)
+		if err != nil {
+			return err
+		}
+		archived, err := w.Observer().Committed(ctx, estate.ArchiverGroup, estate.Topic)
+		if err != nil {
+			return err
+		}
+		upTo := kadm.Offsets{}
+		for p, at := range archived {
+			if at > read[p] {
+				upTo.Add(kadm.Offset{Topic: estate.Topic, Partition: p, At: at})
+			}
+		}
+		if len(upTo) == 0 {
+			return errors.New("nothing is archived that is not processed")
+		}
+		deleted, err := w.Admin().DeleteRecords(ctx, upTo)
+		if err != nil {
+			return err
+		}
+		return deleted.Error()
+	}
+	return func(ctx context.Context) error {
+		err := estate.Await(ctx, 30*time.Second, 500*time.Millisecond, "deletion of records", overtaken)
+		return errors.Join(err, startAll(w, processor)(ctx))
+	}, nil
+}
+
 // empty stops all members of a group, whose name it returns.
 func empty(ctx context.Context, w *work) (string, error) {
 	var errs error

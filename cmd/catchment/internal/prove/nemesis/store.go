@@ -59,10 +59,10 @@ func storePause(_ context.Context, w *work) (func(context.Context) error, error)
 func hungUpload(ctx context.Context, w *work) (func(context.Context) error, error) {
 	s, mine, others := w.service(), w.Store[w.number()], w.Store[1-w.number()]
 	release, caught := make(chan struct{}), make(chan string, 1)
-	mine.Hook("events/", func(key string) <-chan struct{} {
+	mine.Hook("events/", func(key string) (<-chan struct{}, bool) {
 		_ = s.Signal(syscall.SIGSTOP)
 		caught <- key
-		return release
+		return release, false
 	})
 	var once sync.Once
 	end := func(context.Context) error {
@@ -90,6 +90,40 @@ func hungUpload(ctx context.Context, w *work) (func(context.Context) error, erro
 	case <-time.After(patience):
 		return end, fmt.Errorf("%s uploaded no segment within %v", s.Name, patience)
 	case <-ctx.Done():
+		return end, ctx.Err()
+	}
+}
+
+// KilledInUpload is a fault that no schedule has, as it is one moment of archiver-kill.
+func KilledInUpload() Kind {
+	return Kind{
+		Name: "archiver-killed-in-upload", What: "an archiver is killed within an upload, which does not come there",
+		Needs: []string{store, archiver}, Targets: targets(archiver, estate.Instances), Min: 1 * second, Max: 1 * second, begin: killedInUpload,
+	}
+}
+
+func killedInUpload(ctx context.Context, w *work) (func(context.Context) error, error) {
+	s, mine := w.service(), w.Store[w.number()]
+	release, caught := make(chan struct{}), make(chan struct{})
+	mine.Hook("events/", func(string) (<-chan struct{}, bool) {
+		close(caught)
+		return release, true
+	})
+	end := func(context.Context) error {
+		mine.Hook("", nil)
+		close(release)
+		return s.Start()
+	}
+	patience := w.sessions + 20*time.Second
+	select {
+	case <-caught:
+		s.Kill()
+		return end, nil
+	case <-time.After(patience):
+		s.Kill()
+		return end, fmt.Errorf("%s uploaded no segment within %v", s.Name, patience)
+	case <-ctx.Done():
+		s.Kill()
 		return end, ctx.Err()
 	}
 }

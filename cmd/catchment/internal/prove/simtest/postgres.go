@@ -378,6 +378,9 @@ func (s *session) simple(sql string) error {
 	if st.copied != nil {
 		return s.copyIn(&call{statement: st})
 	}
+	if st.control == "" && len(st.columns) > 0 {
+		s.describe(st, nil)
+	}
 	return s.execute(&call{statement: st})
 }
 

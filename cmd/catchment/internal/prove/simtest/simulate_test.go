@@ -5,18 +5,24 @@ package simtest
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/catchment-dev/catchment/archiver"
 )
 
 // Variables of the simulation.
@@ -38,10 +44,27 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
+// prepare lets a process make outside of all bubbles what its archivers share: channels of one bubble are of no use in the next.
+var prepare = sync.OnceValue(func() error {
+	cfg, err := base()
+	if err != nil {
+		return err
+	}
+	dir, err := temporary()
+	if err != nil {
+		return err
+	}
+	c := *cfg
+	c.Archive.URL = "file://" + dir
+	_, err = archiver.New(&c, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	return errors.Join(err, os.RemoveAll(dir))
+})
+
 // simulate runs a seed in a bubble of its own. What libraries keep for the next caller may hold channels of the bubble
 // before, which nobody may use outside of it: two collections empty their pools.
 func simulate(t *testing.T, seed uint64, sc Scenario) (v *Verdict) {
 	t.Helper()
+	require.NoError(t, prepare())
 	runtime.GC()
 	runtime.GC()
 	dir, err := temporary()

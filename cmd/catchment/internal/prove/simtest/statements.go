@@ -169,15 +169,15 @@ func oid(list ...uint32) []uint32 { return list }
 
 // statements are those of processor/internal/store that a processor runs, and those of the simulation's operations.
 var statements = []statement{
-	{begins: "SELECT now(), set_config('statement_timeout'", params: oid(text, text), columns: oid(stamp, text, text, text), run: func(c *call) error {
+	{begins: "SELECT now(), set_config('statement_timeout'", params: oid(text, text, texts, texts), columns: oid(stamp, text, text, text, i8), run: func(c *call) error {
 		var ms int
 		_, _ = fmt.Sscan(arg[string](c, 2), &ms)
 		c.session.tx.idle = time.Duration(ms) * time.Millisecond
-		c.emit(c.now, "", "", nil)
+		c.emit(c.now, "", "", nil, int64(0))
 		return nil
 	}},
 	{begins: "SELECT set_config('statement_timeout'", params: oid(text), columns: oid(text), run: func(c *call) error { c.emit(""); return nil }},
-	{begins: "SELECT pg_backend_pid()", columns: oid(i4), run: func(c *call) error { c.emit(int32(c.session.pid)); return nil }},
+	{begins: "SELECT pg_backend_pid()", params: oid(text), columns: oid(i4, text, text), run: func(c *call) error { c.emit(int32(c.session.pid), "", ""); return nil }},
 	{begins: "SELECT pg_terminate_backend", params: oid(i4), columns: oid(boolean), run: func(c *call) error {
 		if c.db.terminate(uint32(arg[int32](c, 1))) {
 			c.emit(true)
@@ -207,7 +207,7 @@ var statements = []statement{
 	}},
 	{begins: "UPDATE catchment.progress SET next_offset", params: oid(id, i4, i8, i4, id, i8), locks: true, run: move},
 	{begins: "INSERT INTO catchment.identities", params: oid(texts, texts, byteas, ids), columns: oid(text, text), locks: true, run: identify},
-	{begins: "SELECT i.source, i.event_id, i.body_sha256, i.delivery_id::text FROM catchment.identities", params: oid(texts, texts), columns: oid(text, text, bytea, text), run: known},
+	{begins: "SELECT i.source, i.event_id, i.body_sha256, i.delivery_id::text, i.first_seen_at FROM catchment.identities", params: oid(texts, texts), columns: oid(text, text, bytea, text, stamp), run: known},
 	{begins: "INSERT INTO catchment.entities", params: oid(texts, texts, byteas, texts, texts), columns: oid(text, text), locks: true, run: func(c *call) error {
 		guards, entities, versions, events, sources := arg[[]string](c, 1), arg[[]string](c, 2), arg[[][]byte](c, 3), arg[[]string](c, 4), arg[[]string](c, 5)
 		for i := range guards {
@@ -243,7 +243,7 @@ var statements = []statement{
 		c.state.results[key{string(row[at[0]]), string(row[at[1]])}]++
 	}},
 	{begins: "UPDATE catchment.bodies b SET status", params: oid(texts, texts, texts, stamp), locks: true},
-	{begins: "INSERT INTO catchment.duplicates", params: oid(texts, texts, ids, stamps, texts, ids, i4s, i8s, i4s), locks: true, run: func(c *call) error {
+	{begins: "INSERT INTO catchment.duplicates", params: oid(texts, texts, ids, stamps, texts, ids, i4s, i8s, i4s, byteas), locks: true, run: func(c *call) error {
 		for _, k := range c.keys() {
 			c.state.repeats[k]++
 		}
@@ -291,6 +291,20 @@ var statements = []statement{
 	{begins: "INSERT INTO catchment.definitions", params: oid(bytea, text, text)},
 	{begins: "SELECT catchment.make_partitions", params: oid(i4), columns: oid(i4), run: func(c *call) error { c.emit(int32(0)); return nil }},
 	{begins: "SELECT coalesce(min(n), 366) - 1", columns: oid(i4), run: func(c *call) error { c.emit(int32(7)); return nil }},
+	{begins: "SELECT quote_ident(current_user)", columns: oid(text, boolean), run: func(c *call) error { c.emit("catchment", true); return nil }},
+	{begins: "SELECT 'catchment.' || t", params: oid(texts, text), columns: oid(text)},
+	{begins: "SELECT 'catchment.' || f", params: oid(texts), columns: oid(text)},
+	{begins: "SELECT current_setting(n) FROM unnest", params: oid(texts), columns: oid(text), run: func(c *call) error {
+		for range arg[[]string](c, 1) {
+			c.emit("")
+		}
+		return nil
+	}},
+	{begins: "SELECT count(set_config(n, v, true))", params: oid(texts, texts), columns: oid(i8), run: func(c *call) error { c.emit(int64(0)); return nil }},
+	{begins: "SET LOCAL plan_cache_mode"},
+	{begins: "PREPARE catchment_access"},
+	{begins: "EXPLAIN (VERBOSE, COSTS off, FORMAT JSON) EXECUTE catchment_access", columns: oid(text), run: func(c *call) error { c.emit("[]"); return nil }},
+	{begins: "DEALLOCATE catchment_access"},
 	{begins: "SELECT to_regclass($1) IS NOT NULL", params: oid(text), columns: oid(boolean), run: func(c *call) error { c.emit(true); return nil }},
 	{begins: "SELECT coalesce(max(version_id)", columns: oid(i8), run: func(c *call) error { c.emit(int64(1 << 20)); return nil }},
 	{begins: "SELECT oid, typcategory = 'A'", params: oid(oids), columns: oid(pgtype.OIDOID, boolean), run: func(c *call) error {
@@ -397,7 +411,7 @@ func identify(c *call) error {
 func known(c *call) error {
 	for _, k := range c.keys() {
 		if i, ok := c.state.identities[k]; ok {
-			c.emit(k.source, k.id, []byte(i.sha), i.delivery)
+			c.emit(k.source, k.id, []byte(i.sha), i.delivery, c.now)
 		}
 	}
 	c.tag = ""

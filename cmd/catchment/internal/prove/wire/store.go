@@ -41,7 +41,7 @@ type Store struct {
 	mu      sync.Mutex
 	fault   StoreFault
 	prefix  string // of the keys that the fault is for
-	hook    func(key string) <-chan struct{}
+	hook    func(key string) (wait <-chan struct{}, cut bool)
 	changed chan struct{} // closed when the fault changes
 	made    map[StoreFault]int
 }
@@ -80,17 +80,17 @@ func (s *Store) Set(f StoreFault, prefix string) {
 }
 
 // Hook calls f once with the key, before the server sees the next request that writes a key that begins with prefix; the
-// request goes on when the channel that f returns is closed. f = nil takes the hook away.
-func (s *Store) Hook(prefix string, f func(key string) <-chan struct{}) {
+// request goes on when the channel that f returns is closed, or is cut then, and never comes there. f = nil takes the hook away.
+func (s *Store) Hook(prefix string, f func(key string) (wait <-chan struct{}, cut bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hook = nil
 	if f == nil {
 		return
 	}
-	s.hook = func(key string) <-chan struct{} {
+	s.hook = func(key string) (<-chan struct{}, bool) {
 		if !strings.HasPrefix(key, prefix) {
-			return nil
+			return nil, false
 		}
 		s.hook = nil
 		return f(key)
@@ -111,7 +111,10 @@ func (s *Store) choose(r *http.Request) (fault StoreFault, wait, changed <-chan 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.hook != nil && r.Method == http.MethodPut {
-		wait = s.hook(key)
+		var cut bool
+		if wait, cut = s.hook(key); cut {
+			return CutRequest, wait, nil
+		}
 	}
 	if s.fault == None || !strings.HasPrefix(key, s.prefix) {
 		return None, wait, nil

@@ -207,10 +207,10 @@ func TestStoreFaults(t *testing.T) {
 	require.Equal(t, [2]int{1, 1}, [2]int{same, other})
 
 	hooked := make(chan struct{})
-	s.Hook("events/", func(key string) <-chan struct{} {
+	s.Hook("events/", func(key string) (<-chan struct{}, bool) {
 		require.Equal(t, "events/c", key)
 		close(hooked)
-		return hooked
+		return hooked, false
 	})
 	_, err = ask(http.MethodGet, "events/a", "", "")
 	require.NoError(t, err)
@@ -223,6 +223,10 @@ func TestStoreFaults(t *testing.T) {
 	require.NoError(t, err)
 	<-hooked
 	require.True(t, s.Has("bucket", "events/c"))
+	s.Hook("events/", func(string) (<-chan struct{}, bool) { return hooked, true })
+	_, err = ask(http.MethodPut, "events/d", "D", "4")
+	require.Error(t, err)
+	require.False(t, s.Has("bucket", "events/d"))
 
 	s.Set(Truncate, "events/")
 	_, err = ask(http.MethodGet, "events/c", "", "")

@@ -94,7 +94,7 @@ func (w *workload) forgedHeader(h *happening, t *text, forgery, url string) (htt
 // anothers is the secret of another source, in a form that the scheme takes.
 func (w *workload) anothers(s *source) string {
 	for _, other := range w.cast.sources {
-		if other != s && other.name != "prove-standard-webhooks" && s.name != "prove-standard-webhooks" {
+		if other != s && other.preset.Name != "standard-webhooks" && s.preset.Name != "standard-webhooks" {
 			return other.secret()
 		}
 	}

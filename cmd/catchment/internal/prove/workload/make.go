@@ -65,7 +65,7 @@ func (w *workload) happen(seq uint64, r *rand.Rand, now time.Time) *happening {
 	}
 	h.entity = fmt.Sprintf("%s/%d", s.name, r.IntN(w.o.Entities))
 	switch {
-	case s.name == splitSource:
+	case s.several:
 		h.parts = 1 + r.IntN(4)
 	case r.Float64() < w.mix.Poison:
 		h.typ, h.poison = typePoison, []string{poisonZero, poisonNul}[r.IntN(2)]
@@ -87,7 +87,7 @@ func (h *happening) write(attempt int) text {
 	case poisonNul:
 		note = `a\u0000b`
 	}
-	volatile := "" // Stripe's retries have other bytes, which makes them conflicts
+	volatile := "" // Stripe's retries have other bytes, and are repetitions all the same
 	if h.source.preset.Name == "stripe" {
 		volatile = fmt.Sprintf(`"pending_webhooks":%d,`, attempt%3)
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	Retry   Schedule      // zero: from 50 ms to 2 s
 	Drain   time.Duration // how long events are tried on after ctx has ended; 0: 30 s
 	Rotate  time.Duration // how often one source's secret is changed; 0: never
+	Again   time.Duration // how long after its acknowledgement an event is sent again, of those that are; 0: at once
 	Settle  time.Duration // how long after a change an ingress may still take the old secret: more than it is ever paused; 0: 60 s
 
 	Progress *Progress // counted while it runs; nil: nobody looks
@@ -211,7 +212,7 @@ func (w *workload) one(ctx context.Context, seq uint64) {
 		w.rejected.Add(1)
 		return
 	}
-	if again {
+	if again && run.Pause(ctx, w.o.Again) {
 		w.send(ctx, h, journal.Duplicate, 1+r.IntN(3), at+1)
 	}
 	if conflict {
