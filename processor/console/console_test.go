@@ -274,6 +274,15 @@ func TestLive(t *testing.T) {
 	require.NoError(t, watch("/console/events/live", fmt.Sprint(first)).Decode(&got)) // comes again
 	require.Len(t, got.Rows, 2)
 	require.Equal(t, "other", got.Rows[0].ID)
+	// A page says up to where it lists: what is stored before one presses Live is not left out.
+	page := d.sees("viewer", "/console/?source=bank", "data-live=\"/console/events/live?source=bank\"")
+	var last int64
+	require.NoError(t, d.db.QueryRow(t.Context(), `SELECT max(seq) FROM catchment.bodies WHERE source = 'bank'`).Scan(&last))
+	require.Contains(t, page, fmt.Sprintf("data-last=\"%d\"", last))
+	d.receive("bank", "meanwhile", "x", "processed", "{}")
+	require.NoError(t, watch(fmt.Sprintf("/console/events/live?source=bank&after=%d", last), "").Decode(&got))
+	require.Len(t, got.Rows, 1)
+	require.Equal(t, "meanwhile", got.Rows[0].ID)
 }
 
 func TestEventPage(t *testing.T) {

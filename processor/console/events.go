@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -88,6 +89,7 @@ type eventList struct {
 	Next     string // the page of older events; empty: there are none
 	First    bool
 	Live     string // where new events are told of; empty: not with this filter
+	Last     int64  // the cursor of the last one that was stored; 0: none is there
 	Filtered bool
 }
 
@@ -116,6 +118,9 @@ func (c *Console) events(v *visit) error {
 	}
 	if list.Rows = rows; list.First && f.Entity == "" && f.Until.IsZero() {
 		list.Live = link("/console/events/live", form.query())
+		for _, row := range rows {
+			list.Last = max(list.Last, row.Cursor)
+		}
 	}
 	return v.render("events", "Events", list)
 }
@@ -174,7 +179,8 @@ func (c *Console) live(v *visit) error {
 	if err != nil {
 		return err
 	}
-	if f.After, err = cursor(v.Header.Get("Last-Event-ID")); err != nil {
+	// A browser that comes again says what it had last, and a page that begins what it has.
+	if f.After, err = cursor(cmp.Or(v.Header.Get("Last-Event-ID"), v.Form.Get("after"))); err != nil {
 		return err
 	}
 	tail, err := inspect.Tail(v.Context(), c.db, f)

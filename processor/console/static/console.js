@@ -22,6 +22,7 @@
   if (button && window.EventSource) {
     let stream = null;
     let seen = 0;
+    let last = button.dataset.last; // what the list has is not told again, and what comes before Live is pressed is not left out
     const told = one('#told');
     button.hidden = false;
     const fill = (row) => {
@@ -49,10 +50,13 @@
       told.textContent = 'Live has ended.';
     };
     const start = () => {
-      stream = new EventSource(button.dataset.live);
+      const url = new URL(button.dataset.live, document.baseURI);
+      if (last > 0) url.searchParams.set('after', last);
+      stream = new EventSource(url);
       button.setAttribute('aria-pressed', 'true');
-      told.textContent = 'Live: new events appear at the top.';
+      stream.onopen = () => { if (!seen) told.textContent = 'Live: new events appear at the top.'; };
       stream.onmessage = (message) => {
+        last = message.lastEventId;
         const { rows } = JSON.parse(message.data);
         const body = one('#events tbody');
         one('#events').hidden = false;

@@ -609,14 +609,15 @@ type Tailer struct {
 	from time.Time // no event to come was stored before
 }
 
-// NewTailer begins behind the filter's After, or the last event that is stored now. It does not filter by entity.
+// NewTailer begins behind the filter's After, but looks back at the last tailPage events at most, or behind the last event that
+// is stored now. It does not filter by entity.
 func NewTailer(ctx context.Context, db *pgxpool.Pool, f Filter) (*Tailer, error) {
-	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}, from: time.Now().Add(-day), last: f.After}
-	if t.last > 0 {
-		return t, nil
-	}
+	t := &Tailer{db: db, f: f, gaps: map[int64]time.Time{}, from: time.Now().Add(-day)}
 	if err := db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM catchment.bodies`).Scan(&t.last); err != nil {
 		return nil, fmt.Errorf("tail events: %w", err)
+	}
+	if f.After > 0 {
+		t.last = min(t.last, max(f.After, t.last-tailPage))
 	}
 	return t, nil
 }
