@@ -204,6 +204,11 @@ func TestDeadLettersByTool(t *testing.T) {
 
 	require.Contains(t, o.run(2, nil, "dead-letters", "redrive", "--rate", "-1"), "--rate")
 	require.Contains(t, o.run(2, nil, "dead-letters", "redrive"), "Try 3 dead letters once more? There is no terminal to answer at: add --yes")
+	missing := o.run(2, nil, "dead-letters", "redrive", "--id", "bad-1", "--id", "nope")
+	require.Contains(t, missing, `No dead letter of event "nope" fits.`)
+	require.Contains(t, missing, "Try 1 dead letters once more?")
+	require.NotContains(t, missing, `"bad-1"`)
+	require.Contains(t, o.run(0, nil, "dead-letters", "redrive", "--letter", "99999"), "No dead letter 99999 fits.")
 	require.Equal(t, 0, o.count(`SELECT count(*)::int FROM catchment.jobs`))
 	o.exec(`ALTER TABLE amounts DROP CONSTRAINT positive`)
 	var job object
@@ -287,6 +292,7 @@ func TestReplayByTool(t *testing.T) {
 	require.Equal(t, 0, o.count(`SELECT count(*)::int FROM catchment.actions`))
 
 	var job object
+	require.Contains(t, o.run(2, nil, "replay", "--operation", "totals", "--id", "e00", "--id", "nope"), `Event "nope" is not stored.`)
 	o.run(0, &job, "replay", "--operation", "totals", "--id", "e00", "--id", "e01", "--yes", "--wait")
 	require.Equal(t, []any{"done", 1.0, 1.0}, []any{job["state"], job["succeeded"], job["skipped"]})
 	o.run(0, &job, "replay", "--operation", "totals", "--yes", "--wait", "--rate", "1000")

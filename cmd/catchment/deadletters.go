@@ -199,10 +199,40 @@ func (a *app) redrive(ctx context.Context, f letterFlags, rate float64, yes, wai
 		return err
 	}
 	return a.onDatabase(ctx, func(db *pgxpool.Pool, _ *settings.File) error {
+		if err := a.sayNoLetter(ctx, db, sel); err != nil {
+			return err
+		}
 		j, err := control.NewRedrive(ctx, db, sel, rate, act)
 		if err != nil {
 			return err
 		}
 		return a.startJob(ctx, db, j, yes, wait, fmt.Sprintf("Try %d dead letters once more?", j.Expected))
 	})
+}
+
+// sayNoLetter names those of the asked for events and letters that no dead letter fits; the others are tried.
+func (a *app) sayNoLetter(ctx context.Context, db *pgxpool.Pool, sel control.Selection) error {
+	fits := func(one control.Selection) (bool, error) {
+		letters, err := inspect.DeadLetters(ctx, db, one, 0, 1)
+		return len(letters) > 0, err
+	}
+	for _, id := range sel.EventIDs {
+		one := sel
+		one.EventIDs = []string{id}
+		if ok, err := fits(one); err != nil {
+			return err
+		} else if !ok {
+			fmt.Fprintf(a.err, "No dead letter of event %q fits.\n", id)
+		}
+	}
+	for _, id := range sel.Letters {
+		one := sel
+		one.Letters = []int64{id}
+		if ok, err := fits(one); err != nil {
+			return err
+		} else if !ok {
+			fmt.Fprintf(a.err, "No dead letter %d fits.\n", id)
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,9 @@ func (a *app) replay(ctx context.Context, f replayFlags) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", run.ErrUsage, err)
 		}
+		if err := a.sayNotStored(ctx, db, sel); err != nil {
+			return err
+		}
 		j, err := control.NewReplay(ctx, db, f.operation, on.Source, on.Types, sel, f.force, f.rate, f.act())
 		if err != nil {
 			return err
@@ -80,6 +84,20 @@ func (a *app) replay(ctx context.Context, f replayFlags) error {
 		}
 		return a.startJob(ctx, db, j, f.yes, f.wait, question)
 	}, settings.NeedOperations)
+}
+
+// sayNotStored names those of the asked for events that are not stored; the others are run.
+func (a *app) sayNotStored(ctx context.Context, db *pgxpool.Pool, sel control.Selection) error {
+	for _, id := range sel.EventIDs {
+		sources, err := inspect.Sources(ctx, db, id)
+		if err != nil {
+			return err
+		}
+		if len(sources) == 0 || sel.Source != "" && !slices.Contains(sources, sel.Source) {
+			fmt.Fprintf(a.err, "Event %q is not stored.\n", id)
+		}
+	}
+	return nil
 }
 
 // dryRunView is what a replay would do, by its first events.
