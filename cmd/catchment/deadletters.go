@@ -212,26 +212,25 @@ func (a *app) redrive(ctx context.Context, f letterFlags, rate float64, yes, wai
 
 // sayNoLetter names those of the asked for events and letters that no dead letter fits; the others are tried.
 func (a *app) sayNoLetter(ctx context.Context, db *pgxpool.Pool, sel control.Selection) error {
-	fits := func(one control.Selection) (bool, error) {
+	look := func(one control.Selection, name string) error {
 		letters, err := inspect.DeadLetters(ctx, db, one, 0, 1)
-		return len(letters) > 0, err
+		if err == nil && len(letters) == 0 {
+			fmt.Fprintf(a.err, "No dead letter %s fits.\n", name)
+		}
+		return err
 	}
 	for _, id := range sel.EventIDs {
 		one := sel
 		one.EventIDs = []string{id}
-		if ok, err := fits(one); err != nil {
+		if err := look(one, fmt.Sprintf("of event %q", id)); err != nil {
 			return err
-		} else if !ok {
-			fmt.Fprintf(a.err, "No dead letter of event %q fits.\n", id)
 		}
 	}
 	for _, id := range sel.Letters {
 		one := sel
 		one.Letters = []int64{id}
-		if ok, err := fits(one); err != nil {
+		if err := look(one, fmt.Sprint(id)); err != nil {
 			return err
-		} else if !ok {
-			fmt.Fprintf(a.err, "No dead letter %d fits.\n", id)
 		}
 	}
 	return nil
