@@ -78,7 +78,7 @@ smoke: build ## run the shipped program from outside: up, send, wrong requests, 
 
 .PHONY: test-console bench-console
 test-console: build ## walk through the console of a real Catchment in a real browser; SCREENSHOTS=docs/images makes its pictures; needs chromium and psql
-	@PYTHONDONTWRITEBYTECODE=1 $$(bash scripts/browser.sh)/venv/bin/python scripts/browser/console.py bin/catchment $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
+	@PYTHONDONTWRITEBYTECODE=1 $$(bash scripts/foreign.sh scripts/browser)/venv/bin/python scripts/browser/console.py bin/catchment $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 bench: ## print the benchmarks
 	go test -run '^$$' -bench . -benchmem -timeout 30m $(FLAGS) $(PACKAGES)

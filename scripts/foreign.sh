@@ -4,6 +4,7 @@
 #   archiver/archive/testdata/readers  what reads the archive: DuckDB, pyarrow, pandas, Polars, and sqlglot for Trino and Snowflake
 #   archiver/archive/testdata/readers-s3  DuckDB with its extension for S3, which other versions of DuckDB get from their own server
 #   pkg/provider/testdata/sdks         the providers' own SDKs
+#   scripts/browser                    what drives the Chromium that is installed: Playwright, which brings no browser of its own here
 set -euo pipefail
 cd "$1"
 name=$(basename "$PWD")
